@@ -1,0 +1,1 @@
+"""Choosing the finalists and confirming them."""

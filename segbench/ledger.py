@@ -1,0 +1,137 @@
+"""The durable state of a stage: one append-only file of JSON lines, the only source of truth.
+
+Every event is on disk before it is acted upon. A line is a few hundred bytes whatever the length of the sweep,
+a kill leaves at most one torn line at the end (which is cut off), and a person can read it. Tables, Optuna's
+study, the rungs and MLflow are views that are made from it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from segbench.errors import StateError
+from segbench.records import Assignment, EpochRecord, TrialRecord, TrialState
+
+Event = Mapping[str, Any]
+
+
+def read_ledger(path: Path) -> list[TrialRecord]:
+    """Return the trials in the ledger at ``path`` by number; empty when there is no such file.
+
+    Safe while another process writes: an unfinished last line is left out.
+
+    Raises:
+        StateError: a line that is not the last is damaged.
+    """
+    records: dict[int, TrialRecord] = {}
+    for event in _read_events(path):
+        records[event["number"]] = _apply(records.get(event["number"]), event)
+    return [records[number] for number in sorted(records)]
+
+
+class Ledger:
+    """Appends events of one stage and keeps the records that follow from them.
+
+    Args:
+        path: the ledger file, made when absent; an unfinished last line is removed.
+        clock: gives the Unix time in seconds.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(path)
+        self._records = {record.number: record for record in read_ledger(path)}
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._clock = clock
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def record(self, number: int) -> TrialRecord:
+        """Return one trial."""
+        return self._records[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def start(self, assignment: Assignment) -> TrialRecord:
+        """Record that a trial starts."""
+        return self._append({"event": "start", **asdict(assignment)})
+
+    def epoch(self, number: int, epoch: EpochRecord) -> TrialRecord:
+        """Record an epoch; one that is already there is replaced (a trial repeats epochs after a crash)."""
+        fields = {key: value for key, value in asdict(epoch).items() if key != "at"}
+        return self._append({"event": "epoch", "number": number, **fields})
+
+    def end(self, number: int, state: TrialState, reason: str = "") -> TrialRecord:
+        """Record that a trial ended."""
+        return self._append({"event": "end", "number": number, "state": state.value, "reason": reason})
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+    def _append(self, event: dict[str, Any]) -> TrialRecord:
+        event["at"] = round(self._clock(), 3)
+        self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        number = event["number"]
+        self._records[number] = _apply(self._records.get(number), event)
+        return self._records[number]
+
+
+def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
+    """Return the record after ``event``: the whole meaning of the ledger."""
+    if event["event"] == "start":
+        fields = {key: event[key] for key in Assignment.__dataclass_fields__}
+        return TrialRecord(assignment=Assignment(**fields), started_at=event["at"])
+    assert record is not None, "an event before its trial's start"
+    if event["event"] == "epoch":
+        confusion = event["confusion"]
+        epoch = EpochRecord(
+            epoch=event["epoch"],
+            score=event["score"],
+            metrics=event["metrics"],
+            confusion=None if confusion is None else tuple(map(tuple, confusion)),
+            at=event["at"],
+            seconds=event["seconds"],
+        )
+        kept = [old for old in record.epochs if old.epoch < epoch.epoch]
+        return replace(record, epochs=(*kept, epoch))
+    return replace(
+        record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"]
+    )
+
+
+def _read_events(path: Path) -> list[Event]:
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    events = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or empty
+        try:
+            events.append(json.loads(line))
+        except ValueError as error:
+            raise StateError(
+                f"{path}:{number}: this line is damaged ({error}); restore the file from a copy, "
+                "or delete the sweep's folder and start again"
+            ) from error
+    return events
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)

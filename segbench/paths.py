@@ -1,0 +1,128 @@
+"""Every file and folder that a sweep writes, and the one way to write them: beside, then rename."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Stage = Literal["search", "retrain", "test"]
+STAGES: tuple[Stage, ...] = ("search", "retrain", "test")
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """The folder of one sweep, ``runs/<name>`` unless ``--out`` says otherwise.
+
+    sweep.yaml              the file as resolved
+    versions.json           versions, commit, hardware and command of each start
+    trials.csv              a row per search trial
+    leaderboard.csv         a row per finalist
+    mlflow.db, mlartifacts/ MLflow, when no server is named
+    optuna.log              the study, for optuna-dashboard
+    state/<stage>.jsonl     the ledgers: all that decisions depend on
+    trials/<stage>/<name>/  last/ and best/ checkpoints, pictures
+    models/<name>/          best checkpoint of each row of the leaderboard
+    ray/                    Ray's own files; can be deleted
+    """
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        """The sweep file as resolved."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def versions(self) -> Path:
+        """Versions, commit, hardware and command of each start, a JSON line each."""
+        return self.root / "versions.jsonl"
+
+    @property
+    def trials(self) -> Path:
+        """Table of search trials."""
+        return self.root / "trials.csv"
+
+    @property
+    def leaderboard(self) -> Path:
+        """Table of finalists."""
+        return self.root / "leaderboard.csv"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """SQLite file used when no tracking server is named."""
+        return self.root / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Artifacts beside the SQLite file."""
+        return self.root / "mlartifacts"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's journal file; a view, made again from the ledger at each start."""
+        return self.root / "optuna.log"
+
+    @property
+    def ray(self) -> Path:
+        """Where Ray Tune keeps its own files."""
+        return self.root / "ray"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the sweep."""
+        return self.root / "state" / "lock"
+
+    def ledger(self, stage: Stage) -> Path:
+        """Ledger of one stage."""
+        return self.root / "state" / f"{stage}.jsonl"
+
+    def trial(self, stage: Stage, name: str) -> Path:
+        """Folder of one trial."""
+        return self.root / "trials" / stage / name
+
+    def last(self, stage: Stage, name: str) -> Path:
+        """Checkpoint to continue a trial from."""
+        return self.trial(stage, name) / "last"
+
+    def best(self, stage: Stage, name: str) -> Path:
+        """Weights of a trial's best epoch."""
+        return self.trial(stage, name) / "best"
+
+    def model(self, name: str) -> Path:
+        """Exported best checkpoint of a row of the leaderboard."""
+        return self.root / "models" / name
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether ``name`` can be a folder, an MLflow experiment and a part of a URL."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) is not None
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; on success it replaces ``path`` in one step.
+
+    A reader sees the old file, or the new one, never a part. The temporary file is removed on an error.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` completely or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

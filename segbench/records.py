@@ -1,0 +1,198 @@
+"""What stages hand each other: frozen records, and the two protocols at the edges.
+
+A *trial* is one configuration trained once. The three stages of a sweep (search, retrain, test) each keep
+a ledger of trials, so one record serves all three.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from segbench.config import DataConfig
+
+Scalar = bool | int | float | str | None
+Params = Mapping[str, Scalar]
+"""Values drawn for one trial, by dotted parameter name, in the order of the sweep file."""
+
+Confusion = tuple[tuple[int, ...], ...]
+"""Pixel counts, rows = truth, columns = prediction, K x K."""
+
+Goal = Literal["maximize", "minimize"]
+
+
+class TrialState(StrEnum):
+    """State of a trial, in Optuna's words."""
+
+    RUNNING = "RUNNING"
+    """Started and not ended; after a crash such a trial is continued from its checkpoint."""
+    COMPLETE = "COMPLETE"
+    """Ran to max_epochs, or ended by itself (patience)."""
+    PRUNED = "PRUNED"
+    """Stopped at a rung."""
+    FAIL = "FAIL"
+    """Ended by an error; ``reason`` says which."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the trial will report nothing more."""
+        return self is not TrialState.RUNNING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A trial to run: what an executor is given, and what the ledger remembers of its start."""
+
+    number: int
+    name: str
+    """Readable and unique within the stage: ``trial-0007``, ``baseline-unet``, ``trial-0007-seed-1``."""
+    origin: Literal["search", "baseline"]
+    params: Params
+    config: Mapping[str, Any]
+    """Complete settings: :class:`segbench.config.TrialConfig` as a mapping, or the user's nested parameters."""
+    seed: int
+    max_epochs: int
+    source: int | None = None
+    """Number of the trial of the stage before that this one repeats (retrain) or tests (test)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """What a training function yields after each epoch."""
+
+    metrics: Mapping[str, float]
+    """``val/miou``, ``val/iou/<group>``, ``train/loss``, ``time/epoch_s``, ..."""
+    confusion: Confusion | None = None
+    state: Callable[[], Mapping[str, Any]] | None = None
+    """Returns all that is needed to continue after this epoch: nested mappings and lists of tensors, numbers
+    and strings. Called only when the caller decides to keep a checkpoint, before the generator goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainContext:
+    """What a training function is given beside its configuration."""
+
+    max_epochs: int
+    epoch: int = 0
+    """Epochs already done."""
+    state: Mapping[str, Any] | None = None
+    """What ``EpochResult.state()`` returned after epoch ``epoch``; None at the start."""
+    seed: int = 0
+    device: str = "cpu"
+    trial_number: int = 0
+    data: DataConfig | None = None
+    train_on: Literal["train", "train+val"] = "train"
+    metric: str = "val/miou"
+    goal: Goal = "maximize"
+    checkpoint: str | None = None
+    """Folder of a finished training's best weights (test stage only)."""
+    output: str | None = None
+    """Folder where this trial may leave pictures and tables."""
+
+
+TrainFunction = Callable[[Any, TrainContext], Iterator["EpochResult | Mapping[str, float]"]]
+"""``f(config, context)``: a generator that yields once per epoch. ``config`` is a TrialConfig for the built-in
+function and a plain nested mapping for the user's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One reported epoch, as kept in the ledger."""
+
+    epoch: int
+    score: float
+    """The searched metric's value at this epoch; NaN or infinite when training broke down."""
+    metrics: Mapping[str, float]
+    confusion: Confusion | None = None
+    at: float = 0.0
+    """Unix time in seconds."""
+    seconds: float = 0.0
+    """Time that the epoch took, validation included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """Everything known of one trial, folded from the ledger."""
+
+    assignment: Assignment
+    state: TrialState = TrialState.RUNNING
+    reason: str = ""
+    """Why it ended: ``rung 3``, ``patience``, ``nan``, ``oom``, ``error: <last traceback line>``."""
+    epochs: Sequence[EpochRecord] = field(default=())
+    started_at: float = 0.0
+    ended_at: float | None = None
+
+    @property
+    def number(self) -> int:
+        """Trial number within its stage."""
+        return self.assignment.number
+
+    @property
+    def epochs_done(self) -> int:
+        """Last epoch reported; 0 before the first."""
+        return self.epochs[-1].epoch if self.epochs else 0
+
+    @property
+    def last_score(self) -> float | None:
+        """Score of the last epoch; None before the first."""
+        return self.epochs[-1].score if self.epochs else None
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all epochs, interruptions not counted."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    def best(self, goal: Goal) -> EpochRecord | None:
+        """Return the first epoch with the best finite score; None when there is none."""
+        return best_epoch(self.epochs, goal)
+
+
+def best_epoch(epochs: Sequence[EpochRecord], goal: Goal) -> EpochRecord | None:
+    """Return the first of ``epochs`` with the best finite score; None when there is none."""
+    finite = [epoch for epoch in epochs if float("-inf") < epoch.score < float("inf")]
+    if not finite:
+        return None
+    return max(finite, key=lambda e: e.score) if goal == "maximize" else min(finite, key=lambda e: e.score)
+
+
+class Decision(StrEnum):
+    """What an executor does with a trial after an epoch."""
+
+    CONTINUE = "CONTINUE"
+    STOP = "STOP"
+
+
+class TrialQueue(Protocol):
+    """Where an executor gets its trials and leaves what they report.
+
+    Two implementations: the search (Optuna proposes, ASHA stops) and a fixed list (retraining, testing). Both
+    write to the ledger before they answer, so an executor can be killed at any moment.
+    """
+
+    def next(self) -> Assignment | None:
+        """Return the next trial to run or continue; None when there is none left to start."""
+        ...
+
+    def report(self, number: int, epoch: int, result: EpochResult, seconds: float) -> Decision:
+        """Record an epoch of a running trial and say whether it goes on."""
+        ...
+
+    def end(self, number: int, error: BaseException | str | None = None) -> None:
+        """Record that a trial ended by itself (None) or by an error; a no-op for one that is finished."""
+        ...
+
+    def record(self, number: int) -> TrialRecord:
+        """Return what is known of a trial."""
+        ...
+
+
+class SweepObserver(Protocol):
+    """Hears of what happens; decides nothing."""
+
+    def on_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
+        """A stage (search, retrain, test) begins."""
+        ...
+
+    def on_trial(self, record: TrialRecord) -> None:
+        """A trial started, reported an epoch, or ended."""
+        ...

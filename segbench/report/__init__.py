@@ -1,0 +1,1 @@
+"""Saying what happened: reads records from disk, can be made again."""

@@ -1,0 +1,1 @@
+"""Which configuration next, which trial stops: no ray, no torch."""

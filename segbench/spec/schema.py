@@ -1,0 +1,138 @@
+"""The sweep file and its sections, as pydantic models: frozen, unknown keys refused, every field described."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from segbench.config import DataConfig, TrialConfig
+from segbench.paths import is_safe_name
+from segbench.records import Goal, Scalar
+
+BUILT_IN_TRAIN = "segbench.training.loop:train"
+
+
+class Section(BaseModel):
+    """Base of all sections."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Metric(Section):
+    """What is optimised."""
+
+    name: str = Field("val/miou", description="a metric that the training function reports")
+    goal: Goal = Field("maximize", description="direction of improvement")
+
+
+class Baseline(Section):
+    """A named configuration that runs first, at full length, and stays in the table to be beaten."""
+
+    name: str = Field(description="shown on the leaderboard")
+    parameters: dict[str, Any] = Field(
+        description="values that differ from `training:`; need not lie in the space"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_safe(cls, name: str) -> str:
+        if not is_safe_name(name):
+            raise ValueError(f"{name!r} must be letters, digits, '.', '_' or '-', at most 80")
+        return name
+
+
+class Search(Section):
+    """How configurations are proposed."""
+
+    algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="sampler")
+    seed: int = Field(0, ge=0, description="seed of every random draw of the sweep")
+    startup_trials: int = Field(10, ge=0, description="random trials before TPE learns from results")
+
+
+class Scheduler(Section):
+    """When trials stop early."""
+
+    type: Literal["asha", "none"] = Field("asha", description="asha stops weak trials at rungs")
+    max_epochs: int = Field(20, ge=1, description="length of a full trial")
+    grace_epochs: int = Field(1, ge=1, description="epochs before the first rung")
+    reduction_factor: int = Field(3, ge=2, description="one trial in so many passes a rung")
+
+    @model_validator(mode="after")
+    def _grace_fits(self) -> "Scheduler":
+        if self.grace_epochs > self.max_epochs:
+            raise ValueError(
+                f"grace_epochs={self.grace_epochs} is above max_epochs={self.max_epochs}; lower it"
+            )
+        return self
+
+
+class Budget(Section):
+    """When the search ends."""
+
+    trials: int = Field(20, ge=1, description="search trials; baselines come on top")
+    max_concurrent: int | None = Field(
+        None, ge=1, description="trials at a time; null: as many as the resources allow"
+    )
+    hours: float | None = Field(None, gt=0, description="start no trial after so many hours of running")
+
+
+class Resources(Section):
+    """What one trial occupies."""
+
+    cpu: float = Field(1, gt=0, description="cores; also the number of threads of a trial")
+    gpu: float = Field(0, ge=0, description="GPUs; fractions put several trials on one")
+
+
+class Retrain(Section):
+    """How the best configurations are confirmed."""
+
+    top_k: int = Field(3, ge=1, description="number of search trials retrained")
+    seeds: int = Field(3, ge=1, description="trainings of each, with different seeds")
+    epochs: int | None = Field(None, ge=1, description="length; null: scheduler.max_epochs")
+    data: Literal["train", "train+val"] = Field(
+        "train", description="train+val: no validation left, so the last epoch is kept"
+    )
+
+
+class Mlflow(Section):
+    """Where runs are logged."""
+
+    enabled: bool = Field(True, description="false: no MLflow")
+    tracking_uri: str | None = Field(
+        None, description="null: $MLFLOW_TRACKING_URI, or an SQLite file in the sweep's folder"
+    )
+    experiment: str | None = Field(None, description="null: the sweep's name")
+
+
+class SweepSpec(Section):
+    """A sweep file."""
+
+    name: str = Field(description="name of the sweep: its folder, and its MLflow experiment")
+    description: str = Field("", description="free text")
+    train: str = Field(BUILT_IN_TRAIN, description="package.module:function that trains one trial")
+    metric: Metric = Metric()
+    data: DataConfig = Field(DataConfig(), description="what is trained on")
+    training: TrialConfig = Field(TrialConfig(), description="settings that all trials share")
+    parameters: dict[str, Any] = Field(description="the search space, spelled as in W&B sweeps")
+    baselines: tuple[Baseline, ...] = ()
+    search: Search = Search()
+    scheduler: Scheduler = Scheduler()
+    budget: Budget = Budget()
+    resources: Resources = Resources()
+    retrain: Retrain | None = Field(None, description="null: the leaderboard ranks the search trials")
+    mlflow: Mlflow = Mlflow()
+    storage: str = Field("runs", description="folder in which the sweep's folder is made")
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether the built-in training function is used (else `data` and `training` do not apply)."""
+        return self.train == BUILT_IN_TRAIN
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_safe(cls, name: str) -> str:
+        if not is_safe_name(name):
+            raise ValueError(f"{name!r} must be letters, digits, '.', '_' or '-', at most 80")
+        return name
+
+
+Values = Annotated[tuple[Scalar, ...], Field(min_length=1)]

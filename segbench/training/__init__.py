@@ -1,0 +1,1 @@
+"""The one shared training function: no ray, optuna or mlflow."""

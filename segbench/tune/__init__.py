@@ -1,0 +1,1 @@
+"""Running trials on a cluster: the only ray imports."""

@@ -100,7 +100,9 @@ class TrialConfig:
     flip: Annotated[float, Setting("probability of a horizontal flip", ge=0, le=1)] = 0.0
     scale_min: Annotated[float, Setting("smallest random zoom; 1 = none", gt=0)] = 1.0
     scale_max: Annotated[float, Setting("largest random zoom; 1 = none", gt=0)] = 1.0
-    color: Annotated[float, Setting("strength of brightness, contrast and saturation changes", ge=0, le=1)] = 0.0
+    color: Annotated[
+        float, Setting("strength of brightness, contrast and saturation changes", ge=0, le=1)
+    ] = 0.0
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulation_steps:
@@ -108,9 +110,7 @@ class TrialConfig:
                 f"accumulation_steps={self.accumulation_steps} must divide batch_size={self.batch_size}"
             )
         if self.scale_min > self.scale_max:
-            raise ValueError(
-                f"scale_min={self.scale_min} is above scale_max={self.scale_max}; swap them"
-            )
+            raise ValueError(f"scale_min={self.scale_min} is above scale_max={self.scale_max}; swap them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,9 +108,7 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
         )
         kept = [old for old in record.epochs if old.epoch < epoch.epoch]
         return replace(record, epochs=(*kept, epoch))
-    return replace(
-        record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"]
-    )
+    return replace(record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"])
 
 
 def _read_events(path: Path) -> list[Event]:

@@ -52,6 +52,8 @@ class Assignment:
     """Complete settings: :class:`segbench.config.TrialConfig` as a mapping, or the user's nested parameters."""
     seed: int
     max_epochs: int
+    draws: Params = field(default_factory=dict)
+    """What the sampler drew where it is not the value itself: quantiles of normal and rounded parameters."""
     source: int | None = None
     """Number of the trial of the stage before that this one repeats (retrain) or tests (test)."""
 
@@ -66,6 +68,17 @@ class EpochResult:
     state: Callable[[], Mapping[str, Any]] | None = None
     """Returns all that is needed to continue after this epoch: nested mappings and lists of tensors, numbers
     and strings. Called only when the caller decides to keep a checkpoint, before the generator goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """What reaches the queue of an epoch: plain data that can cross processes."""
+
+    epoch: int
+    """Epochs done, from 1."""
+    metrics: Mapping[str, Any]
+    confusion: Confusion | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +104,8 @@ class TrainContext:
 
 
 TrainFunction = Callable[[Any, TrainContext], Iterator["EpochResult | Mapping[str, float]"]]
-"""``f(config, context)``: a generator that yields once per epoch. ``config`` is a TrialConfig for the built-in
-function and a plain nested mapping for the user's own."""
+"""``f(config, context)``: a generator that yields once per epoch. ``config`` is a TrialConfig for the
+built-in function and a plain nested mapping for the user's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +186,7 @@ class TrialQueue(Protocol):
         """Return the next trial to run or continue; None when there is none left to start."""
         ...
 
-    def report(self, number: int, epoch: int, result: EpochResult, seconds: float) -> Decision:
+    def report(self, number: int, report: EpochReport) -> Decision:
         """Record an epoch of a running trial and say whether it goes on."""
         ...
 

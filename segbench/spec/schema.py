@@ -1,12 +1,12 @@
-"""The sweep file and its sections, as pydantic models: frozen, unknown keys refused, every field described."""
+"""The sweep file and its sections as pydantic models: frozen, unknown keys refused, every field described."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from segbench.config import DataConfig, TrialConfig
 from segbench.paths import is_safe_name
-from segbench.records import Goal, Scalar
+from segbench.records import Goal
 
 BUILT_IN_TRAIN = "segbench.training.loop:train"
 
@@ -135,4 +135,3 @@ class SweepSpec(Section):
         return name
 
 
-Values = Annotated[tuple[Scalar, ...], Field(min_length=1)]

@@ -1,0 +1,83 @@
+"""Asynchronous successive halving: which trial stops at which rung.
+
+ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020), in the stopping form that
+Ray uses: a trial that reaches a rung goes on if it is among the best 1/eta of those that have reached it so far.
+Here eta is ``reduction_factor``, the rung's resource is a number of epochs.
+
+A trial's score at a rung is the best it has had up to there, because the best epoch is what is kept of a trial.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from segbench.records import EpochRecord, Goal, TrialRecord, best_epoch
+
+
+def passes_rung(score: float, others: Iterable[float], reduction_factor: int, goal: Goal) -> bool:
+    """Whether a trial with ``score`` goes on, given the scores of the other trials at the rung.
+
+    It does when fewer than ``max(1, n // reduction_factor)`` of the ``n`` trials at the rung, itself included,
+    are strictly better. So the first one passes, ties pass, and the answer does not depend on the order of
+    ``others``.
+    """
+    scores = list(others)
+    better = sum(other > score if goal == "maximize" else other < score for other in scores)
+    return better < max(1, (len(scores) + 1) // reduction_factor)
+
+
+def rung_scores(records: Iterable[TrialRecord], rung: int, goal: Goal) -> dict[int, float]:
+    """Return trial number -> score of the trials that have reached ``rung`` with a finite score."""
+    scores = {}
+    for record in records:
+        score = score_at(record.epochs, rung, goal)
+        if score is not None:
+            scores[record.number] = score
+    return scores
+
+
+def score_at(epochs: Sequence[EpochRecord], rung: int, goal: Goal) -> float | None:
+    """Return the best finite score up to epoch ``rung``; None if the rung was not reached or no score is finite."""
+    if not epochs or epochs[-1].epoch < rung:
+        return None
+    best = best_epoch([epoch for epoch in epochs if epoch.epoch <= rung], goal)
+    return None if best is None else best.score
+
+
+class Rungs:
+    """The contents of all rungs, grown one report at a time.
+
+    Only a cache of :func:`rung_scores`: built again from the ledger's records at a restart.
+
+    Args:
+        epochs: the rungs, ascending.
+        reduction_factor: one in so many passes, at least 2.
+        goal: direction of improvement.
+        records: trials that have reported before.
+    """
+
+    def __init__(
+        self, epochs: Sequence[int], reduction_factor: int, goal: Goal, records: Iterable[TrialRecord] = ()
+    ) -> None:
+        known = list(records)
+        self._reduction_factor = reduction_factor
+        self._goal: Goal = goal
+        self._scores = {rung: rung_scores(known, rung, goal) for rung in epochs}
+
+    @property
+    def scores(self) -> Mapping[int, Mapping[int, float]]:
+        """Rung -> trial number -> score."""
+        return self._scores
+
+    def passes(self, record: TrialRecord) -> bool:
+        """Enter the trial's last epoch, if it is a rung, and say whether the trial goes on.
+
+        Asking twice gives the same answer as long as no other trial has reported in between.
+        """
+        rung = self._scores.get(record.epochs_done)
+        if rung is None:
+            return True
+        score = score_at(record.epochs, record.epochs_done, self._goal)
+        if score is None:
+            return True
+        rung[record.number] = score
+        others = [other for number, other in rung.items() if number != record.number]
+        return passes_rung(score, others, self._reduction_factor, self._goal)

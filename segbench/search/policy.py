@@ -1,0 +1,92 @@
+"""The decisions of the search stage: baselines first, then what the sampler proposes; ASHA stops the weak."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from segbench.records import Assignment, Scalar, TrialRecord
+from segbench.search.asha import Rungs
+from segbench.search.study import Study
+from segbench.seeding import derive_seed
+from segbench.spec.plan import rung_epochs
+from segbench.spec.schema import SweepSpec
+from segbench.spec.space import Space, build_config
+
+
+class SearchPolicy:
+    """Implements :class:`segbench.search.queue.Policy` for the search.
+
+    Baselines run at full length: they enter the rungs, so that searched trials are compared with them, but are
+    never stopped there.
+
+    Args:
+        spec: the sweep.
+        space: its search space.
+        study_path: where the Optuna study is written.
+        records: trials of earlier starts.
+    """
+
+    def __init__(
+        self, spec: SweepSpec, space: Space, study_path: Path, records: Sequence[TrialRecord] = ()
+    ) -> None:
+        scheduler = spec.scheduler
+        epochs: tuple[int, ...] = ()
+        if scheduler.type == "asha":
+            epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor)
+        self._spec = spec
+        self._grid = space.grid() if spec.search.algorithm == "grid" else None
+        self._budget_s = None if spec.budget.hours is None else spec.budget.hours * 3600
+        self._spent_s = sum(record.seconds for record in records)
+        self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
+        self.study = Study(study_path, spec, space, records)
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the whole search, baselines included."""
+        searched = self._spec.budget.trials
+        if self._grid is not None:
+            searched = min(searched, len(self._grid))
+        return len(self._spec.baselines) + searched
+
+    def propose(self, number: int) -> Assignment | None:
+        """Return the next baseline, grid point or sampled configuration; None when the budget is spent."""
+        if number >= self.num_trials or (self._budget_s is not None and self._spent_s >= self._budget_s):
+            return None
+        if number < len(self._spec.baselines):
+            baseline = self._spec.baselines[number]
+            params: dict[str, Scalar] = dict(baseline.parameters)
+            self.study.enter(number, params, {})
+            return replace(self._assignment(number, params), name=f"baseline-{baseline.name}", origin="baseline")
+        if self._grid is not None:
+            params = self._grid[number - len(self._spec.baselines)]
+            self.study.enter(number, params, {})
+            return self._assignment(number, params)
+        params, draws = self.study.suggest(number)
+        return replace(self._assignment(number, params), draws=draws)
+
+    def on_epoch(self, record: TrialRecord) -> None:
+        """Tell the study, and count the time."""
+        self.study.hear_epoch(record)
+        self._spent_s += record.epochs[-1].seconds
+
+    def stop_reason(self, record: TrialRecord) -> str | None:
+        """Return ``rung <epochs>`` when ASHA stops the trial after its last epoch."""
+        passes = self.rungs.passes(record)
+        if passes or record.assignment.origin == "baseline":
+            return None
+        return f"rung {record.epochs_done}"
+
+    def on_end(self, record: TrialRecord) -> None:
+        """Tell the study."""
+        self.study.hear_end(record)
+
+    def _assignment(self, number: int, params: dict[str, Scalar]) -> Assignment:
+        return Assignment(
+            number=number,
+            name=f"trial-{number:04d}",
+            origin="search",
+            params=params,
+            config=build_config(self._spec, params),
+            seed=derive_seed(self._spec.search.seed, "trial", number),
+            max_epochs=self._spec.scheduler.max_epochs,
+        )

@@ -1,0 +1,193 @@
+"""The trials of one stage: hands them out, records what they report, ends them; executors know nothing else.
+
+Each answer is in the ledger before it is given, so the process may die at any moment: a new queue on the same
+ledger hands out the unfinished trials again and goes on.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from segbench.errors import TrialError
+from segbench.ledger import Ledger
+from segbench.records import (
+    Assignment,
+    Decision,
+    EpochRecord,
+    EpochReport,
+    Goal,
+    SweepObserver,
+    TrialRecord,
+    TrialState,
+)
+
+
+class Policy(Protocol):
+    """What a stage decides: which trial is next and which one stops."""
+
+    def propose(self, number: int) -> Assignment | None:
+        """Return the trial with this number; None when the stage has no more."""
+        ...
+
+    def on_epoch(self, record: TrialRecord) -> None:
+        """A trial has reported an epoch for the first time."""
+        ...
+
+    def stop_reason(self, record: TrialRecord) -> str | None:
+        """Return why a trial stops after its last epoch; None to go on."""
+        ...
+
+    def on_end(self, record: TrialRecord) -> None:
+        """A trial has ended."""
+        ...
+
+
+class FixedList:
+    """Policy of retraining and testing: a given list of trials, none of which is stopped."""
+
+    def __init__(self, assignments: Sequence[Assignment]) -> None:
+        self._assignments = assignments
+
+    def propose(self, number: int) -> Assignment | None:
+        """Return entry ``number`` of the list."""
+        return self._assignments[number] if number < len(self._assignments) else None
+
+    def on_epoch(self, record: TrialRecord) -> None:
+        """Nothing depends on it."""
+
+    def stop_reason(self, record: TrialRecord) -> str | None:
+        """Never stop."""
+        return None
+
+    def on_end(self, record: TrialRecord) -> None:
+        """Nothing depends on it."""
+
+
+class LedgerQueue:
+    """The :class:`segbench.records.TrialQueue` of every stage.
+
+    Args:
+        ledger: durable state of the stage.
+        policy: decides.
+        metric: the metric that becomes the score, which must be reported and finite; None if the stage has
+            none (testing, or retraining without a validation set), then scores are NaN.
+        goal: direction of improvement.
+        observer: hears of every change.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        metric: str | None,
+        goal: Goal,
+        observer: SweepObserver | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._metric = metric
+        self._goal: Goal = goal
+        self._observer = observer
+        self._unfinished = [r.number for r in ledger.records if not r.state.is_finished]
+
+    def next(self) -> Assignment | None:
+        """Return an unfinished trial of an earlier start, else the policy's next one; None at the end."""
+        if self._unfinished:
+            record = self._ledger.record(self._unfinished.pop(0))
+        else:
+            assignment = self._policy.propose(len(self._ledger))
+            if assignment is None:
+                return None
+            record = self._ledger.start(assignment)
+        self._tell(record)
+        return record.assignment
+
+    def report(self, number: int, report: EpochReport) -> Decision:
+        """Record an epoch and decide.
+
+        After a crash a trial may report an epoch again: the first report stands, because decisions were based
+        on it, and the answer is the same.
+        """
+        record = self._ledger.record(number)
+        if record.state.is_finished:
+            return Decision.STOP
+        if report.epoch > record.epochs_done:
+            record = self._record_epoch(number, report)
+        if record.state.is_finished:
+            return Decision.STOP
+        reason = self._policy.stop_reason(record) if report.epoch == record.epochs_done else None
+        if reason is None:
+            return Decision.CONTINUE
+        self._finish(number, TrialState.PRUNED, reason)
+        return Decision.STOP
+
+    def end(self, number: int, error: BaseException | str | None = None) -> None:
+        """Record the end of a trial that was not stopped: by itself, or by ``error``."""
+        record = self._ledger.record(number)
+        if record.state.is_finished:
+            return
+        if error is not None:
+            self._finish(number, TrialState.FAIL, describe_error(error))
+        elif not record.epochs:
+            self._finish(number, TrialState.FAIL, "ended without reporting an epoch")
+        elif record.epochs_done < record.assignment.max_epochs:
+            self._finish(number, TrialState.COMPLETE, f"ended by itself after epoch {record.epochs_done}")
+        else:
+            self._finish(number, TrialState.COMPLETE, "")
+
+    def record(self, number: int) -> TrialRecord:
+        """Return what is known of a trial."""
+        return self._ledger.record(number)
+
+    def _record_epoch(self, number: int, report: EpochReport) -> TrialRecord:
+        score, problem = math.nan, None
+        if self._metric is not None:
+            score, problem = read_score(report.metrics, self._metric, report.epoch)
+        epoch = EpochRecord(
+            epoch=report.epoch,
+            score=score,
+            metrics=report.metrics,
+            confusion=report.confusion,
+            seconds=round(report.seconds, 4),
+        )
+        record = self._ledger.epoch(number, epoch)
+        self._policy.on_epoch(record)
+        if problem is not None:
+            return self._finish(number, TrialState.FAIL, problem)
+        self._tell(record)
+        return record
+
+    def _finish(self, number: int, state: TrialState, reason: str) -> TrialRecord:
+        record = self._ledger.end(number, state, reason)
+        self._policy.on_end(record)
+        self._tell(record)
+        return record
+
+    def _tell(self, record: TrialRecord) -> None:
+        if self._observer is not None:
+            self._observer.on_trial(record)
+
+
+def read_score(metrics: Mapping[str, object], metric: str, epoch: int) -> tuple[float, str | None]:
+    """Return the score in ``metrics`` and, if it is unusable, why the trial fails."""
+    if metric not in metrics:
+        return math.nan, f"metric {metric!r} not reported at epoch {epoch}; reported: {', '.join(metrics)}"
+    value = metrics[metric]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan, f"metric {metric!r} is {value!r} at epoch {epoch}, not a number"
+    if math.isnan(value):
+        return value, f"nan: {metric} at epoch {epoch}"
+    if math.isinf(value):
+        return value, f"inf: {metric} at epoch {epoch}"
+    return float(value), None
+
+
+def describe_error(error: BaseException | str) -> str:
+    """Return one line for the ``reason`` column."""
+    if isinstance(error, str):
+        text = error
+    elif isinstance(error, TrialError):
+        text = str(error)
+    else:
+        text = f"error: {type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]

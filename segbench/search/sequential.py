@@ -1,0 +1,27 @@
+"""A whole stage in this process, one trial after another: the reference for every executor, and the debugger's friend.
+
+The Ray executor is right when it makes the same decisions as this one for one worker. That is a test.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from segbench.records import Assignment, Decision, EpochReport, TrialQueue
+
+RunTrial = Callable[[Assignment], Iterator[EpochReport]]
+"""Trains one trial, from its checkpoint if it has one, and yields after each epoch."""
+
+
+def run_sequential(queue: TrialQueue, run_trial: RunTrial) -> None:
+    """Run all trials of ``queue``; an exception in a trial ends that trial only."""
+    while (assignment := queue.next()) is not None:
+        number = assignment.number
+        error: Exception | None = None
+        try:
+            with closing(run_trial(assignment)) as reports:
+                for report in reports:
+                    if queue.report(number, report) is Decision.STOP:
+                        break
+        except Exception as raised:  # whatever the user's function raises is the trial's failure
+            error = raised
+        queue.end(number, error)

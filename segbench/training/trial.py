@@ -1,0 +1,166 @@
+"""One trial, whoever runs it: continue from the checkpoint, train, keep what is worth keeping.
+
+The executor records each epoch before it asks for the next one, and only then is the state written: a trial that is
+stopped at a rung writes nothing, and one that is killed repeats at most one epoch, with the same numbers.
+"""
+
+import importlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from segbench.config import DataConfig, TrialConfig
+from segbench.errors import TrialError, UserError
+from segbench.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
+from segbench.training import checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """All that a worker needs to run or continue one trial; plain data."""
+
+    assignment: Assignment
+    train: str
+    """``package.module:function``."""
+    folder: str
+    """Where ``last/``, ``best/`` and pictures of the trial go."""
+    data: DataConfig | None = None
+    """None for a user's own training function, which then gets its configuration as a plain mapping."""
+    train_on: Literal["train", "train+val"] = "train"
+    metric: str | None = None
+    goal: Goal = "maximize"
+    keep_best: bool = False
+    """Keep the weights of the best epoch (of the last one if there is no metric)."""
+    checkpoint: str | None = None
+    use_gpu: bool = False
+    num_threads: int = 1
+
+
+def load_function(name: str) -> TrainFunction:
+    """Import ``package.module:function``.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(
+            f"train: {name}: cannot import {module_name!r} ({error}); name an importable module, "
+            "for example one in the current folder or an installed package"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(
+            f"train: {name}: {module_name!r} has no function {function_name!r}; it has: {', '.join(public)}"
+        )
+    return cast(TrainFunction, function)
+
+
+def run_trial(job: TrialJob) -> Iterator[EpochReport]:
+    """Train ``job`` from its last checkpoint, if there is one, and yield after each epoch.
+
+    Closing the generator stops the trial at that epoch. When it ends by itself, its ``last/`` checkpoint is
+    removed.
+
+    Raises:
+        Exception: whatever the training function raises.
+    """
+    function = load_function(job.train)
+    _set_threads(job.num_threads)
+    folder = Path(job.folder)
+    last = folder / "last"
+    kept: Mapping[str, Any] = checkpoint.load(last) if checkpoint.exists(last) else {}
+    best_score: float | None = kept.get("best_score")
+    epoch: int = kept.get("epoch", 0)
+    max_epochs = job.assignment.max_epochs
+    started = time.perf_counter()
+    for raw in function(_config(job), _context(job, epoch, kept.get("state"))):
+        result = _as_result(raw)
+        epoch += 1
+        seconds = time.perf_counter() - started
+        yield EpochReport(
+            epoch=epoch, metrics=_plain(result.metrics), confusion=result.confusion, seconds=seconds
+        )
+        started = time.perf_counter()
+        if job.keep_best and result.save_model is not None:
+            score = _score(job, result)
+            if score is None or best_score is None or _is_better(score, best_score, job.goal):
+                best_score = score
+                result.save_model(folder / "best")
+        if epoch >= max_epochs:
+            break
+        if result.state is not None:
+            checkpoint.save({"epoch": epoch, "best_score": best_score, "state": result.state()}, last)
+    checkpoint.remove(last)
+
+
+def _config(job: TrialJob) -> TrialConfig | Mapping[str, Any]:
+    config = job.assignment.config
+    return config if job.data is None else TrialConfig(**config)
+
+
+def _context(job: TrialJob, epoch: int, state: Mapping[str, Any] | None) -> TrainContext:
+    return TrainContext(
+        max_epochs=job.assignment.max_epochs,
+        epoch=epoch,
+        state=state,
+        seed=job.assignment.seed,
+        device=_device(job),
+        trial_number=job.assignment.number,
+        data=job.data,
+        train_on=job.train_on,
+        metric=job.metric or "",
+        goal=job.goal,
+        checkpoint=job.checkpoint,
+        output=job.folder,
+    )
+
+
+def _device(job: TrialJob) -> str:
+    if not job.use_gpu:
+        return "cpu"
+    import torch  # a user's own function may not need it, and it takes seconds
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _set_threads(num_threads: int) -> None:
+    # Two trials with two threads each on two cores run at 0.4x of one thread each.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(num_threads)
+
+
+def _as_result(raw: object) -> EpochResult:
+    if isinstance(raw, EpochResult):
+        return raw
+    if isinstance(raw, Mapping):
+        return EpochResult(metrics=raw)
+    raise TrialError(
+        f"the training function yielded {type(raw).__name__}; it must yield an EpochResult or a mapping of metrics"
+    )
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics as JSON values: numbers of any library become Python numbers, the rest text."""
+    plain: dict[str, Any] = {}
+    for key, value in metrics.items():
+        scalar = value.item() if hasattr(value, "item") and getattr(value, "size", 1) in (1, ()) else value
+        if isinstance(scalar, Real) and not isinstance(scalar, bool | int | float):
+            scalar = float(scalar)
+        plain[str(key)] = scalar if isinstance(scalar, bool | int | float | str | None) else repr(scalar)
+    return plain
+
+
+def _score(job: TrialJob, result: EpochResult) -> float | None:
+    return None if job.metric is None else result.metrics.get(job.metric)
+
+
+def _is_better(score: float, best: float, goal: Goal) -> bool:
+    return score > best if goal == "maximize" else score < best

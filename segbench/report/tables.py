@@ -1,0 +1,97 @@
+"""The leaderboard as people read it: CSV (every column), Markdown and a terminal table (the main ones)."""
+
+import io
+from typing import Any, Literal
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Format = Literal["csv", "markdown", "table"]
+
+_TEXT_COLUMNS = {"name", "model", "state", "reason"}
+_NUMBER_FORMATS = {"rank": "d", "seeds": "d", "epochs": ".4g", "seconds": ".0f"}
+
+
+def render(table: pd.DataFrame, format: Format) -> str:
+    """Return a leaderboard as text that ends with a newline.
+
+    Args:
+        table: from :func:`segbench.report.leaderboard.leaderboard_table`.
+        format: ``csv`` (all columns), ``markdown`` (GitHub's) or ``table`` (aligned, for a terminal).
+    """
+    if format == "csv":
+        return str(table.to_csv(index=False))
+    if format == "markdown":
+        return markdown(summarize(table))
+    console = Console(file=io.StringIO(), width=1000, color_system=None)
+    console.print(rich_table(table))
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()) + "\n"
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the main columns of a leaderboard as text: ``x mean`` and ``x std`` become ``0.5120 ± 0.0041``.
+
+    Columns without any value are left out, and those of state and reason when every row is COMPLETE.
+    """
+    columns = {}
+    for column in table.columns:
+        cells = _summarize_column(table, column)
+        if cells is not None and any(cells[1]):
+            columns[cells[0]] = cells[1]
+    if all(state == "COMPLETE" for state in columns.get("state", [])):
+        columns.pop("state", None)
+        columns.pop("reason", None)
+    return pd.DataFrame(columns, dtype=object)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table of text in GitHub-flavoured Markdown: numbers to the right, pipes escaped."""
+    rules = ["---" if column in _TEXT_COLUMNS else "---:" for column in table.columns]
+    rows = [[_escape(cell) for cell in row] for row in [list(table.columns), *table.to_numpy().tolist()]]
+    return "".join("| " + " | ".join(row) + " |\n" for row in [rows[0], rules, *rows[1:]])
+
+
+def rich_table(table: pd.DataFrame, title: str | None = None) -> Table:
+    """Return the main columns of a leaderboard for a rich console, the winner in bold."""
+    summary = summarize(table)
+    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in summary.columns:
+        result.add_column(
+            Text(column), justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold"
+        )
+    for index, row in enumerate(summary.to_numpy().tolist()):
+        result.add_row(*(Text(cell) for cell in row), style="bold" if index == 0 else None)
+    return result
+
+
+def _summarize_column(table: pd.DataFrame, column: str) -> tuple[str, list[str]] | None:
+    """Return heading and cells of a column; None for one that only the CSV shows."""
+    values = table[column].tolist()
+    if column.endswith(" mean"):
+        score = column.removesuffix(" mean")
+        stds = table[f"{score} std"].tolist() if f"{score} std" in table.columns else [None] * len(values)
+        pairs = zip(values, stds, strict=True)
+        return score, [" ± ".join(_number(x, ".4f") for x in pair if not pd.isna(x)) for pair in pairs]
+    if column.startswith("search "):
+        return column, [_number(value, ".4f") for value in values]
+    if column == "parameters":
+        return "weights (M)", [_number(value, ".2f", 1e-6) for value in values]
+    if column in _NUMBER_FORMATS:
+        return column, [_number(value, _NUMBER_FORMATS[column]) for value in values]
+    if column in _TEXT_COLUMNS:
+        return column, ["" if pd.isna(value) else str(value) for value in values]
+    return None
+
+
+def _number(value: Any, spec: str, unit: float | None = None) -> str:
+    if pd.isna(value):
+        return ""
+    return format(value if unit is None else value * unit, spec)
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ")

@@ -7,6 +7,8 @@ a ledger of trials, so one record serves all three.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from segbench.config import DataConfig
@@ -68,6 +70,9 @@ class EpochResult:
     state: Callable[[], Mapping[str, Any]] | None = None
     """Returns all that is needed to continue after this epoch: nested mappings and lists of tensors, numbers
     and strings. Called only when the caller decides to keep a checkpoint, before the generator goes on."""
+    save_model: Callable[[Path], None] | None = None
+    """Writes this epoch's model to a folder of its own, in place of what was there; like ``state``, called before
+    the generator goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)

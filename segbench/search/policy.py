@@ -26,9 +26,7 @@ class SearchPolicy:
         records: trials of earlier starts.
     """
 
-    def __init__(
-        self, spec: SweepSpec, space: Space, study_path: Path, records: Sequence[TrialRecord] = ()
-    ) -> None:
+    def __init__(self, spec: SweepSpec, space: Space, study_path: Path, records: Sequence[TrialRecord] = ()) -> None:
         scheduler = spec.scheduler
         epochs: tuple[int, ...] = ()
         if scheduler.type == "asha":

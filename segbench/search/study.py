@@ -185,9 +185,7 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
         return choice
     if isinstance(distribution, IntDistribution):
         return int(
-            trial.suggest_int(
-                name, distribution.low, distribution.high, log=distribution.log, step=distribution.step
-            )
+            trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
         )
     assert isinstance(distribution, FloatDistribution)
     return float(trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log))

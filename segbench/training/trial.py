@@ -5,6 +5,7 @@ stopped at a rung writes nothing, and one that is killed repeats at most one epo
 """
 
 import importlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -85,9 +86,7 @@ def run_trial(job: TrialJob) -> Iterator[EpochReport]:
         result = _as_result(raw)
         epoch += 1
         seconds = time.perf_counter() - started
-        yield EpochReport(
-            epoch=epoch, metrics=_plain(result.metrics), confusion=result.confusion, seconds=seconds
-        )
+        yield EpochReport(epoch=epoch, metrics=_plain(result.metrics), confusion=result.confusion, seconds=seconds)
         started = time.perf_counter()
         if job.keep_best and result.save_model is not None:
             score = _score(job, result)
@@ -98,7 +97,7 @@ def run_trial(job: TrialJob) -> Iterator[EpochReport]:
             break
         if result.state is not None:
             checkpoint.save({"epoch": epoch, "best_score": best_score, "state": result.state()}, last)
-    checkpoint.remove(last)
+    shutil.rmtree(last, ignore_errors=True)
 
 
 def _config(job: TrialJob) -> TrialConfig | Mapping[str, Any]:

@@ -1,0 +1,54 @@
+"""All trials of a queue on Ray: search, retraining and testing alike."""
+
+import logging
+from pathlib import Path
+
+import ray
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig
+
+from segbench.errors import SegbenchError
+from segbench.records import TrialQueue
+from segbench.spec.schema import Budget, Resources
+from segbench.tune.adapters import MakeJob, QueueScheduler, QueueSearcher
+from segbench.tune.cluster import max_concurrent
+from segbench.tune.trainable import TrialActor
+
+
+def run_on_ray(queue: TrialQueue, make_job: MakeJob, folder: Path, resources: Resources, budget: Budget) -> None:
+    """Run all trials of ``queue`` on the connected Ray cluster.
+
+    Each start is a new Tune run: the queue hands out unfinished trials first, each continues from its own
+    checkpoint, so nothing of Tune's state is ever restored.
+
+    Args:
+        queue: gives trials, records reports, decides.
+        make_job: completes an assignment to what a worker needs.
+        folder: Ray's own files; may be deleted afterwards.
+        resources: of one trial.
+        budget: ``max_concurrent`` is read.
+
+    Raises:
+        SegbenchError: Tune itself failed.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    concurrent = max_concurrent(ray.cluster_resources(), resources, budget)
+    tuner = tune.Tuner(
+        tune.with_resources(TrialActor, {"CPU": resources.cpu, "GPU": resources.gpu}),
+        tune_config=TuneConfig(
+            search_alg=QueueSearcher(queue, make_job, concurrent),
+            scheduler=QueueScheduler(queue),
+            num_samples=-1,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent.resolve()),
+            failure_config=FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        raise SegbenchError(f"Ray Tune stopped: {error}; the same command continues the sweep") from error

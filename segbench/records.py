@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from segbench.config import DataConfig
@@ -56,6 +55,8 @@ class Assignment:
     max_epochs: int
     draws: Params = field(default_factory=dict)
     """What the sampler drew where it is not the value itself: quantiles of normal and rounded parameters."""
+    problem: str = ""
+    """Why the drawn values make no valid configuration; such a trial is FAIL without running."""
     source: int | None = None
     """Number of the trial of the stage before that this one repeats (retrain) or tests (test)."""
 

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from segbench.errors import SpecError
 from segbench.records import Assignment, Scalar, TrialRecord
 from segbench.search.asha import Rungs
 from segbench.search.study import Study
 from segbench.seeding import derive_seed
 from segbench.spec.plan import rung_epochs
 from segbench.spec.schema import SweepSpec
-from segbench.spec.space import Space, build_config
+from segbench.spec.space import Space, baseline_params, build_config
 
 
 class SearchPolicy:
@@ -32,8 +34,9 @@ class SearchPolicy:
         if scheduler.type == "asha":
             epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor)
         self._spec = spec
+        self._space = space
         self._grid = space.grid() if spec.search.algorithm == "grid" else None
-        self._budget_s = None if spec.budget.hours is None else spec.budget.hours * 3600
+        self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
         self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
         self.study = Study(study_path, spec, space, records)
@@ -52,7 +55,7 @@ class SearchPolicy:
             return None
         if number < len(self._spec.baselines):
             baseline = self._spec.baselines[number]
-            params: dict[str, Scalar] = dict(baseline.parameters)
+            params = baseline_params(self._spec, self._space, baseline)
             self.study.enter(number, params, {})
             return replace(self._assignment(number, params), name=f"baseline-{baseline.name}", origin="baseline")
         if self._grid is not None:
@@ -79,12 +82,19 @@ class SearchPolicy:
         self.study.hear_end(record)
 
     def _assignment(self, number: int, params: dict[str, Scalar]) -> Assignment:
+        problem = ""
+        config: dict[str, Any] = {}
+        try:
+            config = build_config(self._spec, params)
+        except SpecError as error:
+            problem = str(error)
         return Assignment(
             number=number,
             name=f"trial-{number:04d}",
             origin="search",
             params=params,
-            config=build_config(self._spec, params),
+            config=config,
             seed=derive_seed(self._spec.search.seed, "trial", number),
             max_epochs=self._spec.scheduler.max_epochs,
+            problem=problem,
         )

@@ -94,13 +94,14 @@ class LedgerQueue:
         """Return an unfinished trial of an earlier start, else the policy's next one; None at the end."""
         if self._unfinished:
             record = self._ledger.record(self._unfinished.pop(0))
-        else:
-            assignment = self._policy.propose(len(self._ledger))
-            if assignment is None:
-                return None
-            record = self._ledger.start(assignment)
-        self._tell(record)
-        return record.assignment
+            self._tell(record)
+            return record.assignment
+        while (assignment := self._policy.propose(len(self._ledger))) is not None:
+            self._tell(self._ledger.start(assignment))
+            if not assignment.problem:
+                return assignment
+            self._finish(assignment.number, TrialState.FAIL, f"infeasible: {assignment.problem}")
+        return None
 
     def report(self, number: int, report: EpochReport) -> Decision:
         """Record an epoch and decide.

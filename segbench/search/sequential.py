@@ -3,12 +3,12 @@
 The Ray executor is right when it makes the same decisions as this one for one worker. That is a test.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 from segbench.records import Assignment, Decision, EpochReport, TrialQueue
 
-RunTrial = Callable[[Assignment], Iterator[EpochReport]]
+RunTrial = Callable[[Assignment], Generator[EpochReport]]
 """Trains one trial, from its checkpoint if it has one, and yields after each epoch."""
 
 

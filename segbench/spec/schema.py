@@ -1,6 +1,8 @@
 """The sweep file and its sections as pydantic models: frozen, unknown keys refused, every field described."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -28,9 +30,7 @@ class Baseline(Section):
     """A named configuration that runs first, at full length, and stays in the table to be beaten."""
 
     name: str = Field(description="shown on the leaderboard")
-    parameters: dict[str, Any] = Field(
-        description="values that differ from `training:`; need not lie in the space"
-    )
+    parameters: dict[str, Any] = Field(description="values that differ from `training:`; need not lie in the space")
 
     @field_validator("name")
     @classmethod
@@ -59,9 +59,7 @@ class Scheduler(Section):
     @model_validator(mode="after")
     def _grace_fits(self) -> "Scheduler":
         if self.grace_epochs > self.max_epochs:
-            raise ValueError(
-                f"grace_epochs={self.grace_epochs} is above max_epochs={self.max_epochs}; lower it"
-            )
+            raise ValueError(f"grace_epochs={self.grace_epochs} is above max_epochs={self.max_epochs}; lower it")
         return self
 
 
@@ -69,10 +67,10 @@ class Budget(Section):
     """When the search ends."""
 
     trials: int = Field(20, ge=1, description="search trials; baselines come on top")
-    max_concurrent: int | None = Field(
-        None, ge=1, description="trials at a time; null: as many as the resources allow"
+    max_concurrent: int | None = Field(None, ge=1, description="trials at a time; null: as many as the resources allow")
+    trial_hours: float | None = Field(
+        None, gt=0, description="start no trial after so many hours of training, summed over trials"
     )
-    hours: float | None = Field(None, gt=0, description="start no trial after so many hours of running")
 
 
 class Resources(Section):
@@ -135,3 +133,85 @@ class SweepSpec(Section):
         return name
 
 
+RENAMED: Mapping[str, str] = {
+    "max_t": "scheduler.max_epochs",
+    "epochs": "scheduler.max_epochs",
+    "num_epochs": "scheduler.max_epochs",
+    "max_iter": "scheduler.max_epochs",
+    "grace_period": "scheduler.grace_epochs",
+    "min_iter": "scheduler.grace_epochs",
+    "eta": "scheduler.reduction_factor",
+    "early_terminate": "scheduler.type",
+    "pruner": "scheduler.type",
+    "num_samples": "budget.trials",
+    "num_trials": "budget.trials",
+    "n_trials": "budget.trials",
+    "run_cap": "budget.trials",
+    "count": "budget.trials",
+    "n_jobs": "budget.max_concurrent",
+    "num_workers": "budget.max_concurrent",
+    "max_concurrent_trials": "budget.max_concurrent",
+    "timeout": "budget.hours",
+    "time_budget_s": "budget.hours",
+    "method": "search.algorithm",
+    "sampler": "search.algorithm",
+    "search_alg": "search.algorithm",
+    "seed": "search.seed",
+    "n_startup_trials": "search.startup_trials",
+    "program": "train",
+    "objective": "train",
+    "project": "mlflow.experiment",
+    "experiment_name": "mlflow.experiment",
+    "mode": "metric.goal",
+    "direction": "metric.goal",
+    "cpus": "resources.cpu",
+    "num_cpus": "resources.cpu",
+    "gpus": "resources.gpu",
+    "num_gpus": "resources.gpu",
+    "resources_per_trial": "resources",
+    "space": "parameters",
+    "search_space": "parameters",
+    "param_space": "parameters",
+    "params": "parameters",
+    "out": "storage",
+    "storage_path": "storage",
+    "output_dir": "storage",
+    "num_seeds": "retrain.seeds",
+    "path": "data.root",
+    "data_dir": "data.root",
+    "image_size": "data.size",
+    "learning_rate": "training.lr",
+    "batch": "training.batch_size",
+    "opt": "training.optimizer",
+    "architecture": "training.model",
+    "family": "training.model",
+    "backbone": "training.variant",
+    "encoder": "training.variant",
+    "channels": "training.width",
+    "criterion": "training.loss",
+    "lr_scheduler": "training.schedule",
+    "early_stopping": "training.patience",
+    "grad_clip": "training.clip_norm",
+    "amp": "training.precision",
+    "ema": "training.ema_decay",
+    "hflip": "training.flip",
+}
+"""Names that users know from W&B, Ray Tune and Optuna -> where it stands here, for error messages."""
+
+
+def sections() -> dict[str, type]:
+    """Return the class that describes each section, by the section's key; the whole file under ``""``."""
+    found: dict[str, type] = {"": SweepSpec}
+    for name, info in SweepSpec.model_fields.items():
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and (issubclass(kind, Section) or is_dataclass(kind)):
+                found[name] = kind
+    return found
+
+
+def section_keys(section: type) -> tuple[str, ...]:
+    """Return the keys that a section may have."""
+    names: Mapping[str, object] = (
+        section.model_fields if issubclass(section, BaseModel) else section.__dataclass_fields__  # type: ignore[attr-defined]
+    )
+    return tuple(names)

@@ -8,7 +8,7 @@ import importlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -64,7 +64,7 @@ def load_function(name: str) -> TrainFunction:
     return cast(TrainFunction, function)
 
 
-def run_trial(job: TrialJob) -> Iterator[EpochReport]:
+def run_trial(job: TrialJob) -> Generator[EpochReport]:
     """Train ``job`` from its last checkpoint, if there is one, and yield after each epoch.
 
     Closing the generator stops the trial at that epoch. When it ends by itself, its ``last/`` checkpoint is

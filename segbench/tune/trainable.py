@@ -5,7 +5,7 @@ training thread that has to die within a time limit before the process can be us
 """
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ray.tune import Trainable
@@ -29,7 +29,7 @@ class TrialActor(Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; the process with its imports and its mapped data stays."""
-        self._reports.close()  # type: ignore[attr-defined]
+        self._reports.close()
         self._take(new_config)
         return True
 
@@ -50,8 +50,8 @@ class TrialActor(Trainable):
 
     def cleanup(self) -> None:
         """Close the trial."""
-        self._reports.close()  # type: ignore[attr-defined]
+        self._reports.close()
 
     def _take(self, config: dict[str, Any]) -> None:
         job: TrialJob = config[JOB]
-        self._reports: Iterator[EpochReport] = run_trial(job)
+        self._reports: Generator[EpochReport] = run_trial(job)

@@ -1,0 +1,38 @@
+"""The lists of trainings and tests that confirm the finalists; an executor runs them like any other trial."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from segbench.records import Assignment, TrialRecord, TrialState
+from segbench.seeding import derive_seed
+
+
+def plan_retraining(finalists: Sequence[TrialRecord], num_seeds: int, epochs: int, sweep_seed: int) -> list[Assignment]:
+    """Return one training per finalist and seed, all of length ``epochs``.
+
+    Seed s of every finalist is drawn from (sweep seed, s): finalists are compared on the same seeds.
+    """
+    assignments = []
+    for finalist in finalists:
+        for index in range(num_seeds):
+            source = finalist.assignment
+            assignments.append(
+                replace(
+                    source,
+                    number=len(assignments),
+                    name=f"{source.name}-seed-{index}",
+                    seed=derive_seed(sweep_seed, "retrain", index),
+                    max_epochs=epochs,
+                    source=source.number,
+                )
+            )
+    return assignments
+
+
+def plan_tests(retrained: Sequence[TrialRecord]) -> list[Assignment]:
+    """Return one test per finished training: a trial of one epoch that reads the test split once."""
+    finished = [record for record in retrained if record.state is TrialState.COMPLETE]
+    return [
+        replace(record.assignment, number=number, max_epochs=1, source=record.number)
+        for number, record in enumerate(finished)
+    ]

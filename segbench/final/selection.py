@@ -1,0 +1,40 @@
+"""Which configurations are confirmed: pure functions of the search's records."""
+
+import json
+import math
+from collections.abc import Sequence
+
+from segbench.records import Goal, TrialRecord, TrialState
+
+_ORDER = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
+
+
+def rank_trials(records: Sequence[TrialRecord], goal: Goal) -> list[TrialRecord]:
+    """Return the trials, best first: COMPLETE before PRUNED, then by best score, then by number.
+
+    A score of a few epochs is not compared with one of a full-length trial.
+    """
+
+    def key(record: TrialRecord) -> tuple[int, float, int]:
+        best = record.best(goal)
+        score = math.inf if best is None else -best.score if goal == "maximize" else best.score
+        return (_ORDER[record.state], score, record.number)
+
+    return sorted(records, key=key)
+
+
+def select_finalists(records: Sequence[TrialRecord], top_k: int, goal: Goal) -> list[TrialRecord]:
+    """Return all baselines that have a score, then the best ``top_k`` different searched configurations."""
+    usable = [record for record in records if record.state is not TrialState.FAIL and record.best(goal) is not None]
+    baselines = [record for record in usable if record.assignment.origin == "baseline"]
+    chosen: list[TrialRecord] = []
+    seen = {_fingerprint(record) for record in baselines}
+    for record in rank_trials(usable, goal):
+        if len(chosen) < top_k and _fingerprint(record) not in seen:
+            seen.add(_fingerprint(record))
+            chosen.append(record)
+    return [*baselines, *chosen]
+
+
+def _fingerprint(record: TrialRecord) -> str:
+    return json.dumps(record.assignment.config, sort_keys=True)

@@ -1,0 +1,249 @@
+"""Save and load what a training needs to continue, and the folder that a finished model is.
+
+No pickle: tensors go into a safetensors file, everything else into JSON. A crash at any instant leaves the
+old content or the new one, never a mixture:
+
+- a *state folder* holds ``state.json`` and one of ``tensors-0.safetensors``, ``tensors-1.safetensors``.
+  The tensors are written to the file that is not in use, then ``state.json``, which names it, is replaced in
+  one step;
+- a *model folder* holds ``model.safetensors``, whose header carries the model's card (settings, groups,
+  size, ...), and ``config.json``, the same card for readers. Where a crash made them differ, the header counts.
+
+Tensors come back on the CPU; torch is imported only where there are tensors.
+"""
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segbench.errors import CheckpointError
+from segbench.paths import atomic_path, atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STATE_FILE = "state.json"
+TENSOR_FILES = ("tensors-0.safetensors", "tensors-1.safetensors")
+MODEL_FILE = "model.safetensors"
+CARD_FILE = "config.json"
+FORMAT = 1
+
+
+def save(state: Mapping[Any, Any], folder: Path) -> None:
+    """Write ``state`` to ``folder`` in place of what was there; it is on disk when this returns.
+
+    Args:
+        state: mappings (keys: strings, numbers, None), lists, tuples, tensors, numpy arrays and scalars,
+            Python scalars (also NaN and infinite), strings and None, nested in any way.
+        folder: made when absent; files in it that are not ours are left alone. One writer at a time.
+
+    Raises:
+        TypeError: something else is in ``state``; the message says where.
+    """
+    tensors: dict[str, Tensor] = {}
+    content = _encode(state, "", tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    unused = [name for name in TENSOR_FILES if name != _tensor_file_in_use(folder)]
+    entry = None
+    if tensors:
+        entry = {"file": unused[0], "crc32": _write_tensors(tensors, folder / unused[0])}
+    text = json.dumps({"format": FORMAT, "tensors": entry, "state": content}, allow_nan=False)
+    atomic_write(folder / STATE_FILE, text)
+    _sync(folder)
+    for name in TENSOR_FILES:
+        if entry is None or name != entry["file"]:
+            (folder / name).unlink(missing_ok=True)
+
+
+def load(folder: Path) -> dict[Any, Any]:
+    """Return what :func:`save` was given; tensors on the CPU, numpy scalars as Python scalars.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or a file of it is damaged; the message names the file.
+    """
+    path = folder / STATE_FILE
+    document = _read_json(path)
+    if document.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {document.get('format')!r}, but this version reads format {FORMAT}; "
+            "delete the folder to start this trial again"
+        )
+    entry = document["tensors"]
+    tensors: dict[str, Tensor] = {}
+    if entry is not None:
+        tensors, _ = _read_tensors(folder / entry["file"], entry["crc32"])
+    state = _decode(document["state"], tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def exists(folder: Path) -> bool:
+    """Whether :func:`save` has finished once in ``folder``."""
+    return (folder / STATE_FILE).is_file()
+
+
+def remove(folder: Path) -> None:
+    """Delete what :func:`save` wrote, and the folder if nothing else is in it."""
+    for name in (STATE_FILE, *TENSOR_FILES):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def save_model(folder: Path, weights: "Mapping[str, Tensor]", card: Mapping[str, Any]) -> None:
+    """Write a model folder in place of what was there.
+
+    Args:
+        folder: made when absent.
+        weights: a module's ``state_dict()``.
+        card: JSON-able description: all that is needed to build the module and to use it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(card, indent=2)
+    _write_tensors(dict(weights), folder / MODEL_FILE, {"card": text})
+    atomic_write(folder / CARD_FILE, text + "\n")
+    _sync(folder)
+
+
+def load_model_files(folder: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """Return the weights (on the CPU) and the card of a model folder.
+
+    Raises:
+        CheckpointError: it is not a model folder, or a file is damaged; the message names the file.
+    """
+    path = folder / MODEL_FILE
+    weights, metadata = _read_tensors(path)
+    if "card" not in metadata:
+        raise CheckpointError(f"{path}: not written by segbench (no card in its header); give a best/ folder")
+    return weights, json.loads(metadata["card"])
+
+
+def _encode(value: Any, path: str, tensors: "dict[str, Tensor]") -> Any:
+    """Return ``value`` as strict JSON; what JSON lacks becomes a mapping with the one key ``$kind``."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, Mapping):
+        items = [(key, _encode(item, f"{path}/{key}", tensors)) for key, item in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key, _ in items):
+            return dict(items)
+        return {"$map": [[_encode_key(key, path), item] for key, item in items]}
+    if isinstance(value, list | tuple):
+        encoded = [_encode(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
+        return encoded if isinstance(value, list) else {"$tuple": encoded}
+    if not isinstance(value, np.ndarray) and type(value).__module__.partition(".")[0] != "torch":
+        raise TypeError(f"state at {path or '/'} is a {type(value).__name__}; see segbench.training.checkpoint.save")
+    import torch
+
+    name = path if path not in tensors else f"{path}#{len(tensors)}"  # "a/b" may also be one key
+    tensors[name] = torch.as_tensor(value)
+    return {"$array" if isinstance(value, np.ndarray) else "$tensor": name}
+
+
+def _encode_key(key: Any, path: str) -> Any:
+    if not (key is None or isinstance(key, bool | str | int | float | np.generic)):
+        raise TypeError(f"state at {path or '/'} has a key of type {type(key).__name__}; use strings or numbers")
+    return _encode(key, path, {})
+
+
+def _decode(value: Any, tensors: "dict[str, Tensor]") -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    content: Any
+    kind, content = next(iter(value.items()), ("", None))
+    match kind:
+        case "$float":
+            return float(content)
+        case "$tuple":
+            return tuple(_decode(item, tensors) for item in content)
+        case "$map":
+            return {_decode(key, tensors): _decode(item, tensors) for key, item in content}
+        case "$tensor":
+            return tensors[content]
+        case "$array":
+            return tensors[content].numpy()
+    return {key: _decode(item, tensors) for key, item in value.items()}
+
+
+def _write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> int:
+    """Write a safetensors file in one step and return its CRC-32."""
+    from safetensors.torch import save_file
+
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()  # safetensors refuses tensors that share memory
+        storages.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    with atomic_path(path) as temporary:
+        save_file(own, temporary, metadata)
+        return _crc32(temporary)
+
+
+def _read_tensors(path: Path, crc32: int | None = None) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Return the tensors and the metadata of a safetensors file; with ``crc32`` its content is checked."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give a folder that segbench wrote")
+    if crc32 is not None and _crc32(path) != crc32:
+        raise CheckpointError(f"{path}: damaged (checksum differs); delete the folder to start this trial again")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); make it again or restore a copy") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; give a folder that segbench wrote") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); delete the folder to start this trial again") from error
+    if not isinstance(document, dict) or not {"state", "tensors"} <= document.keys():
+        raise CheckpointError(f"{path}: not a checkpoint's {STATE_FILE}; give a folder that segbench wrote")
+    return document
+
+
+def _tensor_file_in_use(folder: Path) -> str | None:
+    if not exists(folder):
+        return None
+    try:
+        entry = _read_json(folder / STATE_FILE)["tensors"]
+    except CheckpointError:  # it is about to be replaced
+        return None
+    return None if entry is None else str(entry["file"])
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _sync(folder: Path) -> None:
+    """Make renames in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

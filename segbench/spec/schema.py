@@ -1,7 +1,7 @@
 """The sweep file and its sections as pydantic models: frozen, unknown keys refused, every field described."""
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -211,7 +211,7 @@ def sections() -> dict[str, type]:
 
 def section_keys(section: type) -> tuple[str, ...]:
     """Return the keys that a section may have."""
-    names: Mapping[str, object] = (
-        section.model_fields if issubclass(section, BaseModel) else section.__dataclass_fields__  # type: ignore[attr-defined]
-    )
-    return tuple(names)
+    if issubclass(section, BaseModel):
+        return tuple(section.model_fields)
+    assert is_dataclass(section)
+    return tuple(field.name for field in fields(section))

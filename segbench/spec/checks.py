@@ -1,0 +1,153 @@
+"""What no single key can say: whether the sections of a valid file go together."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from segbench.records import Scalar
+from segbench.spec.distributions import EntryError
+from segbench.spec.fields import check_name, check_together, check_value
+from segbench.spec.problems import KeyPath, Problem, listed, nearest, show, unknown
+from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
+from segbench.spec.space import Space, flatten
+
+DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
+"""Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""
+
+METRICS = ("val/miou", "val/loss", "val/pixel_accuracy", "val/fwiou", "val/f1", "val/miou_official", "train/loss")
+"""What the built-in training function reports, beside ``val/iou/<group>``."""
+
+LAYOUT = ("leftImg8bit", "gtFine")
+
+
+def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any]) -> list[Problem]:
+    """Return all that is wrong between the sections.
+
+    Args:
+        spec: valid section by section.
+        space: its search space.
+        tree: the file as it stands, to tell a given key from a default.
+    """
+    problems = [*_train(spec, tree), *_budget(spec, space), *_baselines(spec, space)]
+    if spec.is_segmentation:
+        problems += [*_metric(spec), *_data(spec)]
+    return problems
+
+
+def _train(spec: SweepSpec, tree: Mapping[str, Any]) -> Iterator[Problem]:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", spec.train):
+        yield Problem(("train",), f"must be package.module:function such as {BUILT_IN_TRAIN}, got '{spec.train}'")
+    elif not spec.is_segmentation:
+        for key in ("data", "training"):
+            if key in tree:
+                yield Problem(
+                    (key,),
+                    f"is for the built-in training function and not read by {spec.train}; remove it, and put what "
+                    "the function needs under parameters:",
+                )
+
+
+def _budget(spec: SweepSpec, space: Space) -> Iterator[Problem]:
+    if spec.search.algorithm == "grid":
+        for parameter in space.parameters:
+            if parameter.domain.choices() is None:
+                yield Problem(
+                    ("parameters", *parameter.name.split(".")),
+                    "is continuous, and search.algorithm: grid needs a list; write values or q_uniform, or take "
+                    "algorithm: random",
+                )
+    gpu = spec.resources.gpu
+    if gpu > 1 and gpu % 1:
+        yield Problem(("resources", "gpu"), f"must be whole above 1, got {gpu:g}; fractions share one GPU")
+    retrain, longest = spec.retrain, spec.scheduler.max_epochs
+    if retrain is not None and retrain.top_k > spec.budget.trials:
+        yield Problem(
+            ("retrain", "top_k"),
+            f"top_k={retrain.top_k} is above budget.trials={spec.budget.trials}; there are not so many to retrain",
+        )
+    if retrain is not None and retrain.epochs is not None and retrain.epochs < longest:
+        yield Problem(
+            ("retrain", "epochs"),
+            f"epochs={retrain.epochs} is below scheduler.max_epochs={longest}; retraining is at full length or more",
+        )
+
+
+def _baselines(spec: SweepSpec, space: Space) -> Iterator[Problem]:
+    names: list[str] = []
+    for index, baseline in enumerate(spec.baselines):
+        path: KeyPath = ("baselines", index)
+        if baseline.name in names:
+            yield Problem((*path, "name"), f"'{baseline.name}' is the name of another baseline; choose another")
+        names.append(baseline.name)
+        values = flatten(baseline.parameters)
+        problems = [p for name, value in values.items() if (p := _baseline_value(name, value, path, spec, space))]
+        yield from problems
+        if spec.is_segmentation and not problems:
+            reason = check_together(spec.training, values)
+            if reason is not None:
+                yield Problem((*path, "parameters"), reason)
+
+
+def _baseline_value(name: str, value: Scalar, path: KeyPath, spec: SweepSpec, space: Space) -> Problem | None:
+    here = (*path, "parameters", name)
+    if isinstance(value, list):
+        return Problem(here, f"is a list, {show(value)}; a baseline has one value for each parameter")
+    if not spec.is_segmentation:
+        names = [parameter.name for parameter in space.parameters]
+        return None if name in names else Problem(here, unknown(name, names, "parameter"))
+    try:
+        check_name(name, here)
+        check_value(name, value, here)
+    except EntryError as error:
+        return error.problem
+    return None
+
+
+def _metric(spec: SweepSpec) -> Iterator[Problem]:
+    name, goal = spec.metric.name, spec.metric.goal
+    path: KeyPath = ("metric", "name")
+    groups = [group for group in spec.data.groups or DEFAULT_GROUPS if group not in spec.data.ignore]
+    known = [*METRICS, *(f"val/iou/{group}" for group in groups)]
+    if name not in known:
+        guess = nearest(name, known)
+        if name.startswith("test/"):
+            yield Problem(path, f"'{name}': the test split is read once, at the end; write '{guess or 'val/miou'}'")
+        else:
+            hint = f"did you mean '{guess}'?" if guess else f"allowed: {listed(METRICS)}, val/iou/<group>"
+            yield Problem(path, f"'{name}' is not reported by the training function; {hint}")
+        return
+    if name == "val/miou_official" and (spec.data.groups is not None or spec.data.ignore):
+        yield Problem(path, "val/miou_official needs the default groups; remove data.groups and data.ignore")
+    better = "minimize" if name.endswith("loss") else "maximize"
+    if goal != better:
+        yield Problem(("metric", "goal"), f"{goal} would look for the worst {name}; write goal: {better}")
+
+
+def _data(spec: SweepSpec) -> Iterator[Problem]:
+    data = spec.data
+    if min(data.size) < 1:
+        yield Problem(("data", "size"), f"must be at least 1 pixel each way, got {list(data.size)}")
+    if min(data.num_images) < 1:
+        yield Problem(("data", "num_images"), f"must be at least 1 for each split, got {list(data.num_images)}")
+    for index, group in enumerate(data.ignore):
+        groups = tuple(data.groups or DEFAULT_GROUPS)
+        if group not in groups:
+            yield Problem(("data", "ignore", index), unknown(group, groups, "group"))
+    if data.dataset == "streets":
+        if data.root is not None:
+            yield Problem(("data", "root"), "is not read for dataset: streets; write dataset: cityscapes, or remove it")
+        return
+    if data.root is None:
+        yield Problem(("data",), "root is missing; dataset: cityscapes needs the folder with leftImg8bit/ and gtFine/")
+        return
+    root = Path(data.root).expanduser()
+    missing = [f"{name}/" for name in LAYOUT if not (root / name).is_dir()]
+    if not root.is_dir():
+        yield Problem(
+            ("data", "root"),
+            f"there is no folder '{data.root}' (seen from {Path.cwd().name}/); give the one with leftImg8bit/ and "
+            "gtFine/",
+        )
+    elif missing:
+        yield Problem(("data", "root"), f"'{data.root}' has no {' and no '.join(missing)}; give the folder that has")

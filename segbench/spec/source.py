@@ -1,0 +1,200 @@
+"""The sweep file as text: YAML 1.2 with line numbers, and ``--set`` on top of it."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from segbench.errors import SpecError
+from segbench.spec.problems import KeyPath, Problem, dotted, show
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the file and the overrides say, as plain mappings, lists and scalars, and where each key stands.
+
+    Args:
+        path: the sweep file.
+        tree: its content with the overrides applied.
+        lines: line of each key and list item, from 1.
+        overrides: the ``--set`` arguments by the key that they set.
+    """
+
+    path: Path
+    tree: Mapping[str, Any]
+    lines: Mapping[KeyPath, int]
+    overrides: Mapping[KeyPath, str]
+
+    def where(self, path: KeyPath) -> str:
+        """Return ``file:line``, or ``--set a.b=value`` for what was set there."""
+        override = self._override(path)
+        return f"--set {override}" if override else f"{self.path}:{self._line(path)}"
+
+    def describe(self, problems: Sequence[Problem]) -> str:
+        """Return one line per problem, in the order of the file, those of ``--set`` last."""
+        problems = sorted(problems, key=lambda p: (self._override(p.path) is not None, self._line(p.path)))
+        lines = [f"{self.where(p.path)} {p.key or 'file'}: {p.message}" for p in problems]
+        return "\n".join(dict.fromkeys(lines))
+
+    def find(self, key: str) -> KeyPath:
+        """Return the path of a dotted key such as ``baselines[0].parameters.lr``."""
+        parts = re.findall(r"[^.\[\]]+", key)
+        return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+    def _override(self, path: KeyPath) -> str | None:
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overrides:
+                return self.overrides[path[:length]]
+        if path and path not in self.lines:  # a section that exists only because something in it was set
+            for key, text in self.overrides.items():
+                if key[: len(path)] == path:
+                    return text
+        return None
+
+    def _line(self, path: KeyPath) -> int:
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return self.lines[path[:length]]
+        return 1
+
+
+def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
+    """Read the file at ``path`` and apply ``--set`` arguments.
+
+    Raises:
+        SpecError: it is no readable YAML mapping, or an override has no meaning.
+    """
+    content = _parse(path, _read(path))
+    lines: dict[KeyPath, int] = {}
+    problems: list[Problem] = []
+    try:
+        tree = _plain(content, (), lines, problems)
+    except RecursionError:
+        raise SpecError(f"{path}:1 file: an alias (*name) refers to itself; write the values out") from None
+    origins: dict[KeyPath, str] = {}
+    for text in overrides:
+        key, value = _override(text)
+        key = _set(tree, key, _plain(value, key, {}, problems), text)
+        origins[key] = text
+    source = Source(path, tree, lines, origins)
+    if problems:
+        raise SpecError(source.describe(problems))
+    return source
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        folder = path.parent
+        others = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
+        near = f"; in {folder}/ there are {', '.join(others[:8])}" if others else ""
+        raise SpecError(f"{path}: there is no such sweep file{near}") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path}: this is a folder; name a sweep file in it") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: this is not UTF-8 text; a sweep file is YAML") from None
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(path: Path, text: str) -> CommentedMap:
+    try:
+        content = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        duplicate = re.match(r'found duplicate key "(.*?)" with', str(error.problem), re.DOTALL)
+        if duplicate:
+            message = f"{duplicate[1]}: the key is given twice in the same section; remove one"
+        elif "\\t" in str(error.problem) or _has_tab(text, line):
+            message = "file: a tab is used for indentation; YAML allows only spaces"
+        else:
+            context = f" ({error.context})" if error.context else ""
+            message = f"file: this is no valid YAML: {error.problem}{context}"
+        raise SpecError(f"{path}:{line} {message}") from None
+    except (YAMLError, ValueError) as error:
+        raise SpecError(f"{path}:1 file: this is no valid YAML: {error}") from None
+    if content is None:
+        raise SpecError(f"{path}:1 file: is empty; a sweep file has at least name and parameters")
+    if not isinstance(content, CommentedMap):
+        raise SpecError(
+            f"{path}:1 file: must be a mapping (key: value lines) with at least name and parameters, "
+            f"not a {'list' if isinstance(content, list) else 'single value'}"
+        )
+    return content
+
+
+def _has_tab(text: str, line: int) -> bool:
+    rows = text.split("\n")
+    return line <= len(rows) and re.match(r" *\t", rows[line - 1]) is not None
+
+
+def _plain(value: Any, path: KeyPath, lines: dict[KeyPath, int], problems: list[Problem]) -> Any:
+    """Return ``value`` without ruamel's types, filling in ``lines``; numbers must be finite."""
+    if isinstance(value, CommentedMap):
+        plain: dict[str, Any] = {}
+        for key, item in value.items():
+            name = str(key)
+            here = (*path, name)
+            if key in (value.lc.data or {}):  # keys merged in by << have no place of their own
+                lines[here] = value.lc.key(key)[0] + 1
+            plain[name] = _plain(item, here, lines, problems)
+        return plain
+    if isinstance(value, CommentedSeq):
+        for index in range(len(value)):
+            lines[(*path, index)] = value.lc.item(index)[0] + 1
+        return [_plain(item, (*path, index), lines, problems) for index, item in enumerate(value)]
+    if isinstance(value, TaggedScalar):
+        return str(value.value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            problems.append(Problem(path, f"must be a finite number, got {float(value)}"))
+        return float(value)
+    if isinstance(value, int):
+        return int(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _override(text: str) -> tuple[KeyPath, Any]:
+    name, equals, value = text.partition("=")
+    key = tuple(int(part) if part.isdecimal() else part for part in re.split(r"[.\[\]]+", name.strip().rstrip("]")))
+    if not equals or "" in key:
+        raise SpecError(f"--set {text}: write KEY=VALUE, such as --set scheduler.max_epochs=5")
+    try:
+        return key, YAML(typ="rt", pure=True).load(value)
+    except YAMLError as error:
+        problem = getattr(error, "problem", error)
+        raise SpecError(f"--set {text} {dotted(key)}: the value is no valid YAML: {problem}") from None
+
+
+def _set(tree: dict[str, Any], key: KeyPath, value: Any, text: str) -> KeyPath:
+    """Put ``value`` at ``key`` of ``tree``, making sections on the way; return the path as it is in the tree."""
+    level: Any = tree
+    path: list[str | int] = []
+    for depth, part in enumerate(key):
+        is_last = depth == len(key) - 1
+        here = dotted(key[:depth])
+        if isinstance(level, list):
+            if not isinstance(part, int) or part >= len(level):
+                raise SpecError(f"--set {text} {here}: has entries 0 to {len(level) - 1}, and no {part}")
+        elif isinstance(level, dict):
+            part = str(part)
+            if not is_last and level.get(part) is None:
+                level[part] = {}
+        else:
+            raise SpecError(f"--set {text} {here}: is {show(level)}, which has no keys; set {here} itself")
+        path.append(part)
+        if is_last:
+            level[part] = value
+        level = level[part]
+    return tuple(path)

@@ -1,0 +1,184 @@
+"""The search space: parameters, the conditions between them, and drawn values -> configuration."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from segbench.config import TrialConfig
+from segbench.errors import SpecError
+from segbench.records import Params, Scalar
+from segbench.spec.domains import (
+    Categorical,
+    Constant,
+    Domain,
+    Integer,
+    Normal,
+    Real,
+    Transformed,
+    is_same,
+)
+from segbench.spec.problems import dotted, explain
+from segbench.spec.schema import Baseline, SweepSpec
+
+__all__ = [
+    "Categorical",
+    "Constant",
+    "Domain",
+    "Integer",
+    "Normal",
+    "Parameter",
+    "Real",
+    "Space",
+    "Transformed",
+    "baseline_params",
+    "build_config",
+]
+
+MAX_GRID = 1_000_000
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched (or constant) setting.
+
+    Args:
+        name: dotted where the file nests ``parameters:``.
+        domain: what it can be.
+        when: it exists only in trials where each named parameter has one of these values.
+    """
+
+    name: str
+    domain: Domain
+    when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether ``value`` can be drawn."""
+        return self.domain.contains(value)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters in the order in which they are drawn: parents before the ones that depend on them."""
+
+    parameters: tuple[Parameter, ...]
+
+    def __getitem__(self, name: str) -> Parameter:
+        return next(parameter for parameter in self.parameters if parameter.name == name)
+
+    def __contains__(self, name: str) -> bool:
+        return any(parameter.name == name for parameter in self.parameters)
+
+    def is_active(self, parameter: Parameter, drawn: Params) -> bool:
+        """Whether ``parameter`` exists in a trial that drew ``drawn`` for the ones before it.
+
+        A parameter whose parent is inactive is inactive, whatever ``drawn`` says of the parent.
+        """
+        return all(
+            name in drawn and any(is_same(drawn[name], value) for value in values) and self.is_active(self[name], drawn)
+            for name, values in parameter.when.items()
+        )
+
+    def grid(self) -> list[dict[str, Scalar]]:
+        """Return every configuration, the first parameter changing slowest.
+
+        Raises:
+            SpecError: a parameter is continuous, or there are more than a million configurations.
+        """
+        points: list[dict[str, Scalar]] = [{}]
+        for parameter in self.parameters:
+            choices = parameter.domain.choices()
+            if choices is None:
+                raise SpecError(
+                    f"parameters.{parameter.name}: a grid needs a list of values, and this is continuous; "
+                    "write values or q_uniform, or search.algorithm: random"
+                )
+            grown: list[dict[str, Scalar]] = []
+            for point in points:
+                if not self.is_active(parameter, point):
+                    grown.append(point)
+                elif len(grown) + len(choices) > MAX_GRID:
+                    raise SpecError(f"parameters: the grid has more than {MAX_GRID} points; list fewer values")
+                else:
+                    grown.extend({**point, parameter.name: value} for value in choices)
+            points = grown
+        return points
+
+
+def build_config(spec: SweepSpec, params: Params) -> dict[str, Any]:
+    """Return the complete configuration of a trial.
+
+    Args:
+        spec: the sweep file.
+        params: drawn values by dotted name.
+
+    Returns:
+        For the built-in training function a :class:`TrialConfig` as a mapping: ``training:`` overridden by
+        ``params``. For a function of the user's, ``params`` as nested mappings.
+
+    Raises:
+        SpecError: the values do not go together.
+    """
+    if not spec.is_segmentation:
+        return nest(params)
+    try:
+        config = trial_config_adapter().validate_python({**asdict(spec.training), **params}, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecError(f"parameters.{dotted(first['loc'])}: {explain(first)}") from error
+    return asdict(config)
+
+
+def baseline_params(spec: SweepSpec, space: Space, baseline: Baseline) -> dict[str, Scalar]:
+    """Return a baseline's values by dotted name: its own, and the constants of ``parameters:`` that hold for it.
+
+    What is searched is not taken over: a baseline has the settings of ``training:`` there.
+    """
+    own = flatten(baseline.parameters)
+    known: dict[str, Scalar] = {**asdict(spec.training), **own} if spec.is_segmentation else dict(own)
+    params: dict[str, Scalar] = {}
+    for parameter in space.parameters:
+        name, domain = parameter.name, parameter.domain
+        if name in own:
+            params[name] = own[name]
+        elif isinstance(domain, Constant) and _holds(parameter, known):
+            params[name] = known[name] = domain.value
+    return {**params, **own}
+
+
+def _holds(parameter: Parameter, known: Params) -> bool:
+    return all(
+        name in known and any(is_same(known[name], value) for value in values)
+        for name, values in parameter.when.items()
+    )
+
+
+def nest(params: Params) -> dict[str, Any]:
+    """Return ``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    nested: dict[str, Any] = {}
+    for name, value in params.items():
+        *groups, leaf = name.split(".")
+        level = nested
+        for group in groups:
+            level = level.setdefault(group, {})
+        level[leaf] = value
+    return nested
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+    """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Scalar] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+@lru_cache
+def trial_config_adapter() -> TypeAdapter[TrialConfig]:
+    """Return pydantic's reader of :class:`TrialConfig`, made once."""
+    return TypeAdapter(TrialConfig)

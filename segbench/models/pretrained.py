@@ -1,0 +1,108 @@
+"""Pretrained weights from a folder or from the Hugging Face hub, with errors that say what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segbench.errors import CheckpointError
+
+
+def find_folder(source: str) -> Path | None:
+    """Return the folder that ``source`` names, or None if it must be the name of a hub repository.
+
+    Anything that exists, or that starts like a path (``/``, ``.``, ``~``), is a folder.
+
+    Raises:
+        CheckpointError: The folder is missing or is none that ``save_pretrained`` wrote.
+    """
+    folder = Path(source).expanduser()
+    if not folder.exists() and not source.startswith(("/", ".", "~")):
+        return None
+    if not (folder / "config.json").is_file():
+        reason = "has no config.json" if folder.is_dir() else "is no folder"
+        raise CheckpointError(
+            f"pretrained={source!r} {reason}; give a hub name such as nvidia/mit-b0, or a folder written by "
+            "transformers' save_pretrained"
+        )
+    return folder
+
+
+def load_network(network: Any, network_config: Any, source: str, *, head: str, variant: str) -> Any:
+    """Build a transformers network of a given configuration with pretrained weights, in float32.
+
+    Args:
+        network: Class of the network.
+        network_config: Its configuration; weights of other sizes are an error outside the head.
+        source: Hub name or local folder.
+        head: Beginning of the names of parameters that may be missing or of another size in the weights (another
+            number of classes, say): those are initialised anew from torch's current seed.
+        variant: For the message.
+
+    Raises:
+        CheckpointError: The weights are missing, damaged, or of another architecture.
+    """
+    from safetensors import SafetensorError
+    from torch import float32
+
+    folder = find_folder(source) or _download(source)
+    try:
+        with _quiet():
+            loaded, report = network.from_pretrained(
+                folder,
+                config=network_config,
+                local_files_only=True,
+                dtype=float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"pretrained={source!r} cannot be read: {_first_line(error)}; it must hold model.safetensors or "
+            "pytorch_model.bin as transformers' save_pretrained writes them"
+        ) from error
+    wanting = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    wanting = {name for name in wanting if not name.startswith(head)}
+    if wanting:
+        raise CheckpointError(
+            f"pretrained={source!r} does not fit variant={variant}: {len(wanting)} tensors of the encoder are "
+            f"missing or of another size, such as {min(wanting)}; set `variant` to that of the weights"
+        )
+    return loaded
+
+
+def _download(repository: str) -> Path:
+    """Return the folder of a hub repository, from the local cache where there is no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=["config.json", "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(repository, allow_patterns=["config.json", "pytorch_model*"]))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise CheckpointError(
+            f"pretrained={repository!r} is no folder here, and the Hugging Face hub did not give it: "
+            f"{_first_line(error)}; check the name and the network, or give a local folder"
+        ) from error
+    return folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' table of loaded names: load_network checks them itself."""
+    from transformers.utils import logging
+
+    verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bar:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".")

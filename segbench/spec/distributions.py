@@ -19,22 +19,8 @@ from segbench.spec.domains import (
     multiples_within,
 )
 from segbench.spec.problems import KeyPath, Problem, listed, show, unknown
+from segbench.spec.schema import DISTRIBUTIONS
 
-# keys that a distribution must have, and those that it may have
-KEYS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "constant": (("value",), ()),
-    "categorical": (("values",), ()),
-    "uniform": (("min", "max"), ()),
-    "int_uniform": (("min", "max"), ()),
-    "log_uniform_values": (("min", "max"), ()),
-    "log_uniform": (("min", "max"), ()),
-    "q_uniform": (("min", "max"), ("q",)),
-    "q_log_uniform_values": (("min", "max"), ("q",)),
-    "normal": ((), ("mu", "sigma")),
-    "log_normal": ((), ("mu", "sigma")),
-    "q_normal": ((), ("mu", "sigma", "q")),
-    "q_log_normal": ((), ("mu", "sigma", "q")),
-}
 ENTRY_KEYS = ("value", "values", "min", "max", "distribution", "q", "mu", "sigma", "when", "parameters")
 
 _KEY_HINTS = {
@@ -60,7 +46,7 @@ _DISTRIBUTION_HINTS = {
     **dict.fromkeys(("int", "randint", "integer"), "write int_uniform"),
     **dict.fromkeys(("gaussian", "randn"), "write normal"),
     **dict.fromkeys(("quniform",), "write q_uniform"),
-    "beta": f"allowed: {listed(KEYS)}",
+    "beta": f"allowed: {listed(DISTRIBUTIONS)}",
 }
 
 
@@ -86,7 +72,7 @@ def parse_domain(body: Mapping[str, Any], path: KeyPath) -> Domain:
         if key not in ENTRY_KEYS:
             raise EntryError((*path, key), unknown(str(key), ENTRY_KEYS, "key", _KEY_HINTS.get(str(key))))
     name = _distribution(body, path)
-    required, optional = KEYS[name]
+    required, optional = DISTRIBUTIONS[name]
     for key in body:
         if key not in ("distribution", *required, *optional):
             takes = listed((*required, *optional))
@@ -100,9 +86,9 @@ def parse_domain(body: Mapping[str, Any], path: KeyPath) -> Domain:
 def _distribution(body: Mapping[str, Any], path: KeyPath) -> str:
     if "distribution" in body:
         name = body["distribution"]
-        if name not in KEYS:
+        if name not in DISTRIBUTIONS:
             hint = _DISTRIBUTION_HINTS.get(str(name))
-            raise EntryError((*path, "distribution"), unknown(str(name), KEYS, "distribution", hint))
+            raise EntryError((*path, "distribution"), unknown(str(name), DISTRIBUTIONS, "distribution", hint))
         return str(name)
     if "value" in body:
         return "constant"
@@ -117,7 +103,7 @@ def _distribution(body: Mapping[str, Any], path: KeyPath) -> str:
 
 
 def _said(name: str, body: Mapping[str, Any]) -> str:
-    return f"distribution {name}" if "distribution" in body else f"'{KEYS[name][0][0]}'"
+    return f"distribution {name}" if "distribution" in body else f"'{DISTRIBUTIONS[name][0][0]}'"
 
 
 def _scalar(value: Any, path: KeyPath) -> Scalar:

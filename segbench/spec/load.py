@@ -16,10 +16,10 @@ from segbench.errors import SpecError
 from segbench.spec.checks import check_spec
 from segbench.spec.fields import FIELDS, field_value
 from segbench.spec.parse import parse_space
-from segbench.spec.problems import KeyPath, Problem, explain, show, unknown
+from segbench.spec.problems import KeyPath, Problem, explain, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, RENAMED, SweepSpec, section_keys, sections
 from segbench.spec.source import Source, read_source
-from segbench.spec.space import Space, baseline_params
+from segbench.spec.space import Space
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LoadedSpec:
     """A sweep file that is right: what it asks for, and where each key stands for later errors."""
 
     spec: SweepSpec
-    """As resolved: overrides applied, baselines with all their values by dotted name."""
+    """As resolved: overrides applied, defaults filled in."""
     space: Space
     source: Source
 
@@ -67,7 +67,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         problems += check_spec(spec, space, tree)
     if problems or spec is None:
         raise SpecError(source.describe(problems))
-    return LoadedSpec(_resolved(spec, space), space, source)
+    return LoadedSpec(spec, space, source)
 
 
 def dump_spec(spec: SweepSpec) -> str:
@@ -124,7 +124,9 @@ def _unknown_key(path: KeyPath) -> str:
         if own != key:
             return unknown(key, keys, "key", f"write {own}")
     if not section and key in FIELDS:
-        return unknown(key, keys, "key", "a setting: write it under training: (fixed) or parameters: (searched)")
+        return unknown(key, keys, "key", "it is a setting: write it under training: (fixed) or parameters: (searched)")
+    if nearest(key, keys) is None and (old := nearest(key, RENAMED)) is not None:
+        return unknown(key, keys, "key", f"write {RENAMED[old].removeprefix(f'{section}.')}")
     return unknown(key, keys, "key")
 
 
@@ -142,13 +144,3 @@ def _training(tree: Mapping[str, Any]) -> TrialConfig:
         return TypeAdapter(TrialConfig).validate_python(kept)
     except ValidationError:
         return TrialConfig()
-
-
-def _resolved(spec: SweepSpec, space: Space) -> SweepSpec:
-    baselines = []
-    for baseline in spec.baselines:
-        params = baseline_params(spec, space, baseline)
-        if spec.is_segmentation:
-            params = {name: field_value(name, value) for name, value in params.items()}
-        baselines.append(baseline.model_copy(update={"parameters": params}))
-    return spec.model_copy(update={"baselines": tuple(baselines)})

@@ -12,6 +12,22 @@ from segbench.records import Goal
 
 BUILT_IN_TRAIN = "segbench.training.loop:train"
 
+DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "constant": (("value",), ()),
+    "categorical": (("values",), ()),
+    "uniform": (("min", "max"), ()),
+    "int_uniform": (("min", "max"), ()),
+    "log_uniform_values": (("min", "max"), ()),
+    "log_uniform": (("min", "max"), ()),
+    "q_uniform": (("min", "max"), ("q",)),
+    "q_log_uniform_values": (("min", "max"), ("q",)),
+    "normal": ((), ("mu", "sigma")),
+    "log_normal": ((), ("mu", "sigma")),
+    "q_normal": ((), ("mu", "sigma", "q")),
+    "q_log_normal": ((), ("mu", "sigma", "q")),
+}
+"""Distribution -> the keys that it must have, and those that it may have."""
+
 
 class Section(BaseModel):
     """Base of all sections."""
@@ -101,6 +117,30 @@ class Mlflow(Section):
     experiment: str | None = Field(None, description="null: the sweep's name")
 
 
+_SCALAR_JSON: dict[str, Any] = {"type": ["number", "string", "boolean", "null"]}
+_ENTRY_JSON: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "minProperties": 1,
+    "properties": {
+        "value": _SCALAR_JSON,
+        "values": {"type": "array", "items": _SCALAR_JSON, "minItems": 1, "uniqueItems": True},
+        "min": {"type": "number"},
+        "max": {"type": "number"},
+        "distribution": {"enum": list(DISTRIBUTIONS)},
+        "q": {"type": "number", "exclusiveMinimum": 0, "description": "values are multiples of q"},
+        "mu": {"type": "number", "description": "mean (of the logarithm for log_normal)"},
+        "sigma": {"type": "number", "exclusiveMinimum": 0, "description": "standard deviation"},
+        "when": {
+            "type": "object",
+            "minProperties": 1,
+            "description": "exists only where these parameters have these values",
+        },
+        "parameters": {"$ref": "#/properties/parameters"},
+    },
+}
+
+
 class SweepSpec(Section):
     """A sweep file."""
 
@@ -119,6 +159,16 @@ class SweepSpec(Section):
     retrain: Retrain | None = Field(None, description="null: the leaderboard ranks the search trials")
     mlflow: Mlflow = Mlflow()
     storage: str = Field("runs", description="folder in which the sweep's folder is made")
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the JSON Schema of a sweep file, for editors; what it cannot say is checked by the reader."""
+        schema = super().model_json_schema(*args, **kwargs)
+        settings = schema["$defs"]["DataConfig"]["properties"]
+        pair = {key: settings["size"].pop(key) for key in ("type", "prefixItems", "minItems", "maxItems")}
+        settings["size"]["anyOf"] = [{"type": "integer", "minimum": 1}, pair]
+        schema["properties"]["parameters"]["additionalProperties"] = {"anyOf": [_SCALAR_JSON, _ENTRY_JSON]}
+        return schema
 
     @property
     def is_segmentation(self) -> bool:
@@ -151,8 +201,9 @@ RENAMED: Mapping[str, str] = {
     "n_jobs": "budget.max_concurrent",
     "num_workers": "budget.max_concurrent",
     "max_concurrent_trials": "budget.max_concurrent",
-    "timeout": "budget.hours",
-    "time_budget_s": "budget.hours",
+    "timeout": "budget.trial_hours",
+    "hours": "budget.trial_hours",
+    "time_budget_s": "budget.trial_hours",
     "method": "search.algorithm",
     "sampler": "search.algorithm",
     "search_alg": "search.algorithm",
@@ -181,7 +232,10 @@ RENAMED: Mapping[str, str] = {
     "data_dir": "data.root",
     "image_size": "data.size",
     "learning_rate": "training.lr",
+    "wd": "training.weight_decay",
+    "decay": "training.weight_decay",
     "batch": "training.batch_size",
+    "bs": "training.batch_size",
     "opt": "training.optimizer",
     "architecture": "training.model",
     "family": "training.model",

@@ -127,7 +127,7 @@ def build_config(spec: SweepSpec, params: Params) -> dict[str, Any]:
         config = trial_config_adapter().validate_python({**asdict(spec.training), **params}, strict=False)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SpecError(f"parameters.{dotted(first['loc'])}: {explain(first)}") from error
+        raise SpecError(f"{dotted(('parameters', *first['loc']))}: {explain(first)}") from error
     return asdict(config)
 
 

@@ -1,0 +1,146 @@
+"""The ``segbench`` command: one function per verb, wiring only.
+
+Each verb imports what it needs: ``segbench schema`` does not wait for torch, Ray and MLflow.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from rich.console import Console
+
+from segbench.errors import SegbenchError, StateError
+from segbench.paths import SweepPaths
+
+if TYPE_CHECKING:
+    from segbench.spec.load import LoadedSpec
+    from segbench.sweep import Executor
+
+INTERRUPTED = 130
+
+out = Console()
+err = Console(stderr=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="segbench", message="%(version)s")
+def cli() -> None:
+    """Hyperparameter sweeps for semantic segmentation: one YAML file in, an honest leaderboard out."""
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep; default: <storage>/<name>.")
+@click.option("--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True)
+@click.option("--address", help="Ray cluster to run on; default: this machine.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved file, the plan and three configurations.")
+def sweep(
+    file: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    executor: Literal["ray", "local"],
+    address: str | None,
+    dry_run: bool,
+) -> None:
+    """Run the sweep in FILE, or continue it where it stopped."""
+    from segbench.spec.load import load_spec
+
+    loaded = load_spec(file, overrides)
+    from segbench.preflight import check_sweep, print_dry_run
+
+    check_sweep(loaded)
+    if dry_run:
+        print_dry_run(loaded, Console())
+        return
+    paths = SweepPaths(out or Path(loaded.spec.storage) / loaded.spec.name)
+    _run_sweep(loaded, paths, executor, address)
+
+
+def _run_sweep(
+    loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray", "local"], address: str | None
+) -> None:
+    from segbench.report.folder import read_leaderboard
+    from segbench.report.progress import progress
+    from segbench.report.tables import rich_table
+    from segbench.report.tracking import Tracker
+    from segbench.sweep import Sweep, open_folder
+
+    spec = loaded.spec
+    with ExitStack() as stack:
+        stack.enter_context(open_folder(paths, spec))
+        execute = stack.enter_context(_executor(loaded, paths, executor, address))
+        tracker = stack.enter_context(Tracker(paths, spec)) if spec.mlflow.enabled else None
+        observer = stack.enter_context(progress(spec, out))
+        Sweep(loaded, paths, execute, [observer]).run()
+    out.print(rich_table(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
+    out.print(f"{paths.leaderboard}", highlight=False)
+
+
+@contextmanager
+def _executor(
+    loaded: "LoadedSpec", paths: SweepPaths, name: Literal["ray", "local"], address: str | None
+) -> "Iterator[Executor]":
+    spec = loaded.spec
+    if name == "local":
+        from segbench.search.sequential import run_sequential
+        from segbench.training.trial import run_trial
+
+        yield lambda queue, make_job: run_sequential(queue, lambda assignment: run_trial(make_job(assignment)))
+        return
+    from segbench.tune.cluster import connect
+    from segbench.tune.run import run_on_ray
+
+    with connect(address, spec.resources):
+        yield lambda queue, make_job: run_on_ray(queue, make_job, paths.ray, spec.resources, spec.budget)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of sweep files, for editors."""
+    from segbench.spec.schema import SweepSpec
+
+    click.echo(json.dumps(SweepSpec.model_json_schema(), indent=2))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "format_", type=click.Choice(["csv", "markdown", "table"]), default="table")
+def leaderboard(folder: Path, format_: Literal["csv", "markdown", "table"]) -> None:
+    """Print the leaderboard of the sweep in FOLDER."""
+    from segbench.report.folder import read_leaderboard
+    from segbench.report.tables import render
+
+    paths, loaded = _open(folder)
+    metric = loaded.spec.metric
+    click.echo(render(read_leaderboard(paths, metric.name, metric.goal), format_), nl=False)
+
+
+def _open(folder: Path) -> "tuple[SweepPaths, LoadedSpec]":
+    """Return the paths and the file of an existing sweep."""
+    from segbench.spec.load import load_spec
+
+    paths = SweepPaths(folder)
+    if not paths.spec.is_file():
+        raise StateError(f"{folder} is not a sweep's folder (no sweep.yaml in it); give one such as runs/quickstart")
+    return paths, load_spec(paths.spec)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, 1 (failed), 2 (the user's mistake) or 130 (interrupted)."""
+    try:
+        cli.main(args=None if arguments is None else list(arguments), prog_name="segbench", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SegbenchError as error:
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        command = " ".join(sys.argv)
+        err.print(f"\nstopped; nothing is lost. The same command continues: {command}", markup=False, soft_wrap=True)
+        sys.exit(INTERRUPTED)

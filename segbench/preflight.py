@@ -1,0 +1,87 @@
+"""Refuse before it costs: everything that can be known of a sweep before its first trial, and the dry run."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from segbench.config import TrialConfig
+from segbench.data import check_data
+from segbench.errors import DataError
+from segbench.models import check_config
+from segbench.records import Assignment, Scalar
+from segbench.search.policy import SearchPolicy
+from segbench.spec.load import LoadedSpec, dump_spec
+from segbench.spec.plan import plan_sweep
+from segbench.spec.space import Parameter, Space, baseline_params, build_config
+from segbench.training.trial import load_function
+
+MODEL_FIELDS = ("model", "variant", "pretrained")
+
+
+def check_sweep(loaded: LoadedSpec) -> None:
+    """Check data, models and training function of a sweep file that is valid in itself.
+
+    Raises:
+        UserError: the first thing that is wrong, with file, line and key.
+    """
+    spec = loaded.spec
+    if not spec.is_segmentation:
+        load_function(spec.train)
+        return
+    for key, params in _model_choices(loaded):
+        try:
+            check_config(TrialConfig(**build_config(spec, params)))
+        except ValueError as error:
+            raise loaded.error(key, str(error)) from error
+    try:
+        check_data(spec.data)
+    except DataError as error:
+        raise loaded.error("data", str(error)) from error
+
+
+def sample_configurations(loaded: LoadedSpec, count: int) -> list[Assignment]:
+    """Return the baselines and the first ``count`` searched trials, exactly as the sweep would start them."""
+    with tempfile.TemporaryDirectory() as folder:
+        policy = SearchPolicy(loaded.spec, loaded.space, Path(folder) / "optuna.log")
+        proposed = (policy.propose(number) for number in range(len(loaded.spec.baselines) + count))
+        return [assignment for assignment in proposed if assignment is not None]
+
+
+def print_dry_run(loaded: LoadedSpec, console: Console) -> None:
+    """Print the resolved file, the plan and three sampled configurations; start nothing."""
+    console.print(f"# {loaded.path}, as resolved", style="bold", highlight=False)
+    console.print(dump_spec(loaded.spec), markup=False, highlight=False)
+    plan = Table(title="plan", title_justify="left", show_header=False)
+    for label, value in plan_sweep(loaded.spec, loaded.space).rows():
+        plan.add_row(label, value)
+    console.print(plan)
+    console.print("first configurations", style="bold")
+    for assignment in sample_configurations(loaded, 3):
+        params = ", ".join(f"{name}={_short(value)}" for name, value in assignment.params.items())
+        console.print(f"  {assignment.name}: {params}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _model_choices(loaded: LoadedSpec) -> Iterator[tuple[str, dict[str, Scalar]]]:
+    """Yield (key in the file, parameters) for every model that a trial can have."""
+    spec, space = loaded.spec, loaded.space
+    for index, baseline in enumerate(spec.baselines):
+        yield f"baselines.{index}", baseline_params(spec, space, baseline)
+    chosen = _with_ancestors(space, MODEL_FIELDS)
+    for params in Space(chosen).grid():
+        names = [name for name in MODEL_FIELDS if name in params]
+        yield (f"parameters.{names[-1]}" if names else "training.model"), params
+
+
+def _with_ancestors(space: Space, names: tuple[str, ...]) -> tuple[Parameter, ...]:
+    wanted = set(names)
+    for parameter in reversed(space.parameters):  # parents stand before their children
+        if parameter.name in wanted:
+            wanted.update(parameter.when)
+    return tuple(parameter for parameter in space.parameters if parameter.name in wanted)
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,232 @@
+"""The main job: one sweep file in, a leaderboard out.
+
+    python -m segbench.sweep sweeps/quickstart.yaml
+
+It reads like the picture in docs/design.md: search, select, retrain, test, report. Each stage has a ledger; what is in
+it is not done again, so the same command continues a sweep that was stopped at any moment.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from segbench.data import open_data
+from segbench.errors import SegbenchError, StateError
+from segbench.final.retrain import plan_retraining, plan_tests
+from segbench.final.selection import select_finalists
+from segbench.ledger import Ledger
+from segbench.paths import Stage, SweepPaths, atomic_write
+from segbench.records import Assignment, SweepObserver, TrialQueue, TrialRecord
+from segbench.report.folder import export_models, write_tables
+from segbench.search.policy import SearchPolicy
+from segbench.search.queue import FixedList, LedgerQueue, Policy
+from segbench.spec.identity import changed_keys
+from segbench.spec.load import LoadedSpec, dump_spec, load_spec
+from segbench.spec.schema import SweepSpec
+from segbench.training.trial import TrialJob
+from segbench.versions import describe_start
+
+MakeJob = Callable[[Assignment], TrialJob]
+Executor = Callable[[TrialQueue, MakeJob], None]
+"""Runs all trials of a queue; ``MakeJob`` completes an assignment to what a worker needs."""
+
+TEST_FUNCTION = "segbench.final.evaluate:test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSetup:
+    """How the trials of one stage are run."""
+
+    stage: Stage
+    num_trials: int
+    max_epochs: int
+    train: str
+    metric: str | None
+    train_on: Literal["train", "train+val"] = "train"
+    keep_best: bool = False
+
+
+class Sweep:
+    """A checked sweep file, its folder, who runs it and who watches.
+
+    Args:
+        loaded: the sweep file and its space.
+        paths: its folder.
+        execute: runs the trials of a stage.
+        observers: hear of every trial.
+    """
+
+    def __init__(
+        self, loaded: LoadedSpec, paths: SweepPaths, execute: Executor, observers: Sequence[SweepObserver] = ()
+    ) -> None:
+        self.spec: SweepSpec = loaded.spec
+        self.space = loaded.space
+        self.paths = paths
+        self._execute = execute
+        self._observers = observers
+
+    def run(self) -> None:
+        """Search, retrain and test what is not done yet; write the tables, also when interrupted.
+
+        Raises:
+            SegbenchError: no trial has a score.
+        """
+        try:
+            if self.spec.is_segmentation:
+                open_data(self.spec.data)  # packed once, before the first trial
+            finalists = self._select(self._search())
+            retrained = self._retrain(finalists)
+            self._test(retrained)
+        finally:
+            write_tables(self.paths, self.spec.metric.name, self.spec.metric.goal)
+        export_models(self.paths, self.spec.metric.goal)
+
+    def _search(self) -> list[TrialRecord]:
+        with self._ledger("search") as ledger:
+            policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records)
+            setup = StageSetup(
+                stage="search",
+                num_trials=policy.num_trials,
+                max_epochs=self.spec.scheduler.max_epochs,
+                train=self.spec.train,
+                metric=self.spec.metric.name,
+                keep_best=self.spec.retrain is None,
+            )
+            return self._run_stage(setup, ledger, policy)
+
+    def _select(self, searched: Sequence[TrialRecord]) -> list[TrialRecord]:
+        top_k = self.spec.retrain.top_k if self.spec.retrain else 1
+        finalists = select_finalists(searched, top_k, self.spec.metric.goal)
+        if not finalists:
+            reasons = "; ".join(sorted({record.reason for record in searched}))
+            raise SegbenchError(
+                f"none of the {len(searched)} trials has a score ({reasons}); {self.paths.trials} has the details. "
+                "Mend the cause and start again with another --out"
+            )
+        return finalists
+
+    def _retrain(self, finalists: Sequence[TrialRecord]) -> list[TrialRecord]:
+        retrain = self.spec.retrain
+        if retrain is None:
+            return []
+        epochs = retrain.epochs or self.spec.scheduler.max_epochs
+        assignments = plan_retraining(finalists, retrain.seeds, epochs, self.spec.search.seed)
+        setup = StageSetup(
+            stage="retrain",
+            num_trials=len(assignments),
+            max_epochs=epochs,
+            train=self.spec.train,
+            metric=self.spec.metric.name if retrain.data == "train" else None,
+            train_on=retrain.data,
+            keep_best=True,
+        )
+        with self._ledger("retrain") as ledger:
+            return self._run_stage(setup, ledger, FixedList(assignments))
+
+    def _test(self, retrained: Sequence[TrialRecord]) -> None:
+        assignments = plan_tests(retrained)
+        if not assignments or not self.spec.is_segmentation:
+            return
+        setup = StageSetup(
+            stage="test", num_trials=len(assignments), max_epochs=1, train=TEST_FUNCTION, metric=None
+        )
+        with self._ledger("test") as ledger:
+            self._run_stage(setup, ledger, FixedList(assignments))
+
+    def _ledger(self, stage: Stage) -> closing[Ledger]:
+        return closing(Ledger(self.paths.ledger(stage)))
+
+    def _run_stage(self, setup: StageSetup, ledger: Ledger, policy: Policy) -> list[TrialRecord]:
+        for observer in self._observers:
+            observer.on_stage(setup.stage, setup.num_trials, setup.max_epochs)
+            for record in ledger.records:
+                observer.on_trial(record)
+        observer = _StageObserver(self.paths, setup.stage, self._observers)
+        queue = LedgerQueue(ledger, policy, setup.metric, self.spec.metric.goal, observer)
+        self._execute(queue, lambda assignment: self._job(setup, assignment))
+        return ledger.records
+
+    def _job(self, setup: StageSetup, assignment: Assignment) -> TrialJob:
+        is_test = setup.stage == "test"
+        return TrialJob(
+            assignment=assignment,
+            train=setup.train,
+            folder=str(self.paths.trial(setup.stage, assignment.name).resolve()),
+            data=self.spec.data if self.spec.is_segmentation else None,
+            train_on=setup.train_on,
+            metric=setup.metric,
+            goal=self.spec.metric.goal,
+            keep_best=setup.keep_best,
+            checkpoint=str(self.paths.best("retrain", assignment.name).resolve()) if is_test else None,
+            use_gpu=self.spec.resources.gpu > 0,
+            num_threads=max(1, int(self.spec.resources.cpu)),
+        )
+
+
+class _StageObserver:
+    """Passes on what happens, and removes the checkpoint of a trial that has ended."""
+
+    def __init__(self, paths: SweepPaths, stage: Stage, observers: Sequence[SweepObserver]) -> None:
+        self._paths = paths
+        self._stage = stage
+        self._observers = observers
+
+    def on_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
+        """Never called: a stage tells its observers itself."""
+
+    def on_trial(self, record: TrialRecord) -> None:
+        """Remove what is useless now, then pass on."""
+        if record.state.is_finished:
+            shutil.rmtree(self._paths.last(self._stage, record.assignment.name), ignore_errors=True)
+        for observer in self._observers:
+            observer.on_trial(record)
+
+
+@contextmanager
+def open_folder(paths: SweepPaths, spec: SweepSpec) -> Iterator[None]:
+    """Take the sweep's folder for this process: make it, or check that it holds the same sweep.
+
+    Raises:
+        StateError: it holds another sweep, or another process runs it.
+    """
+    paths.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StateError(
+            f"{paths.root} is in use: another process runs this sweep; wait for it, or choose another --out"
+        ) from None
+    try:
+        if paths.spec.exists():
+            _check_same(paths, spec)
+        atomic_write(paths.spec, dump_spec(spec))
+        with paths.versions.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": round(time.time(), 3), **describe_start()}) + "\n")
+        yield
+    finally:
+        lock.release()
+
+
+def _check_same(paths: SweepPaths, spec: SweepSpec) -> None:
+    changes = changed_keys(load_spec(paths.spec).spec, spec)
+    if changes:
+        listed = "\n  ".join(changes)
+        raise StateError(
+            f"{paths.root} holds a sweep with other settings:\n  {listed}\n"
+            "Change them back to continue it, or give this sweep another name or --out"
+        )
+
+
+if __name__ == "__main__":
+    from segbench.cli import main
+
+    main(["sweep", *sys.argv[1:]])

@@ -1,0 +1,78 @@
+"""Training functions with a known curve, for tests of the orchestration: cheap, deterministic, no torch."""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from segbench.records import EpochResult, TrainContext
+from segbench.seeding import derive_seed
+
+
+def score_at(config: Mapping[str, Any], seed: int, epoch: int) -> float:
+    """Rise towards a ceiling that depends on the parameters, with noise that depends on (seed, epoch)."""
+    distance = abs(math.log10(config["lr"]) + 3) + 0.3 * abs(config.get("width", 32) - 48) / 48
+    ceiling = 0.9 - 0.15 * distance - (0.05 if config.get("family") == "b" else 0.0)
+    noise = (derive_seed(seed, "noise", epoch) / 2**31 - 0.5) * 0.02
+    return ceiling * (1 - math.exp(-0.5 * epoch)) + noise
+
+
+def curve(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
+    """Train without faults; its state counts epochs, so that a wrong resume is seen."""
+    state = context.state or {"epochs": 0, "sum": 0.0}
+    epochs, total = state["epochs"], state["sum"]
+    assert epochs == context.epoch
+    for epoch in range(epochs + 1, context.max_epochs + 1):
+        score = score_at(config, context.seed, epoch)
+        epochs, total = epoch, total + score
+        kept = {"epochs": epochs, "sum": total}
+        yield EpochResult(metrics={"score": score, "sum": total}, state=lambda kept=kept: kept)  # type: ignore[misc]
+
+
+def plain(config: Mapping[str, Any], context: TrainContext) -> Iterator[dict[str, float]]:
+    """Yield plain mappings: what a user writes who has never seen segbench."""
+    for epoch in range(context.epoch + 1, context.max_epochs + 1):
+        yield {"score": score_at(config, context.seed, epoch)}
+
+
+def faulty(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
+    """``curve``, but some trials break at epoch 2: NaN, inf, exception, missing metric, text, dead worker."""
+    fault = fault_of(context.trial_number)
+    for epoch, result in enumerate(curve(config, context), start=context.epoch + 1):
+        if epoch == 2 and fault == "exit":
+            os._exit(3)
+        if epoch == 2 and fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if epoch == 2 and fault == "exception":
+            raise ValueError("the optimiser exploded")
+        if epoch == 2 and fault in WRONG_METRICS:
+            yield EpochResult(metrics=WRONG_METRICS[fault])
+            return
+        if epoch == 1 and fault == "early":
+            yield result
+            return
+        yield result
+
+
+WRONG_METRICS: dict[str, Any] = {
+    "nan": {"score": math.nan},
+    "inf": {"score": math.inf},
+    "missing": {"loss": 1.0},
+    "text": {"score": "good"},
+    "none": {"score": None},
+}
+FAULTS = ("nan", "exception", "exit", "inf", "missing", "text", "none", "kill", "early")
+
+
+def fault_of(number: int) -> str | None:
+    """Return the fault of a trial: every third has one, in turn."""
+    return FAULTS[number // 3 % len(FAULTS)] if number % 3 == 2 else None
+
+
+def slow(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
+    """``curve`` with a pause per epoch, so that there is time to interrupt it."""
+    for result in curve(config, context):
+        time.sleep(0.2)
+        yield result

@@ -1,1 +1,8 @@
-"""What is trained on."""
+"""What is trained on: labels, files in the Cityscapes layout, generated streets, packed arrays, augmentation.
+
+Importing this package imports no torch; only :mod:`segbench.data.augment` does.
+"""
+
+from segbench.data.dataset import SegmentationData, Split, check_data, open_data
+
+__all__ = ["SegmentationData", "Split", "check_data", "open_data"]

@@ -1,0 +1,200 @@
+"""A decoded data set in one Arrow file: made once, mapped read-only by every process that trains on it.
+
+The file is in Arrow's IPC format with one record batch (columns ``name``, ``split``, ``label``, ``image``) and the
+scenes in the order train, val, test: so each split is a contiguous slice, an ordinary numpy array that points
+into the page cache. Its name is a hash of all that it depends on; a file under that name is right or damaged, and
+a damaged one is made again. Labels are kept as label ids, so other groups need no new file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from filelock import FileLock
+from tqdm import tqdm
+
+from segbench.data.splits import SPLIT_NAMES, SplitName
+from segbench.errors import DataError
+from segbench.paths import atomic_path
+
+FORMAT_VERSION = 1
+CHUNK = 64
+"""Scenes decoded before they are written; bounds the memory that packing takes."""
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a packed file holds and how to make it."""
+
+    source: object
+    """All that the pixels depend on (files with size and time, or a generator's seed), as JSON data."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    names: dict[SplitName, tuple[str, ...]]
+    read: Callable[[int], tuple[UInt8Array, UInt8Array]]
+    """Returns image (H, W, 3) and label ids (H, W) of a scene by its place in train, val, test; thread-safe."""
+
+    @property
+    def num_scenes(self) -> int:
+        """Scenes in all splits."""
+        return sum(map(len, self.names.values()))
+
+    @property
+    def key(self) -> str:
+        """Content address: 20 hexadecimal digits."""
+        content = [FORMAT_VERSION, self.size, self.names, self.source]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedSet:
+    """Read-only arrays that are views of a mapped file."""
+
+    images: UInt8Array
+    """(N, H, W, 3)."""
+    labels: UInt8Array
+    """(N, H, W) label ids."""
+
+
+def open_packed(recipe: Recipe, folder: Path) -> PackedSet:
+    """Map the packed file of ``recipe`` in ``folder``; make it first if it is absent or damaged.
+
+    Of several processes that ask at once, one packs and the others wait.
+
+    Raises:
+        DataError: A scene cannot be read, or ``folder`` cannot be written or is too full.
+    """
+    path = folder / f"{recipe.key}.arrow"
+    packed = _map(path, recipe)
+    if packed is not None:
+        return packed
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            packed = _map(path, recipe)
+            if packed is None:
+                _pack(recipe, path)
+                packed = _map(path, recipe)
+    except OSError as error:
+        raise DataError(f"cache folder {folder}: {error}; name another by data.cache_dir or $SEGBENCH_CACHE") from error
+    if packed is None:
+        raise DataError(f"{path}: damaged right after it was written; check the disk, or name another cache_dir")
+    return packed
+
+
+def _map(path: Path, recipe: Recipe) -> PackedSet | None:
+    """Return the arrays of a packed file, or None if it is absent, damaged or not of this recipe."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+        if reader.num_record_batches != 1 or reader.schema != _schema(recipe):
+            return None
+        if reader.schema.metadata != _metadata(recipe):
+            return None
+        batch = reader.get_batch(0)
+        batch.validate()
+    except (pa.ArrowInvalid, OSError):
+        return None
+    if batch.num_rows != recipe.num_scenes:
+        return None
+    height, width = recipe.size
+    images = np.frombuffer(batch.column("image").buffers()[1], np.uint8)
+    labels = np.frombuffer(batch.column("label").buffers()[1], np.uint8)
+    return PackedSet(
+        images=images.reshape(recipe.num_scenes, height, width, 3),
+        labels=labels.reshape(recipe.num_scenes, height, width),
+    )
+
+
+def _schema(recipe: Recipe) -> Any:
+    pixels = recipe.size[0] * recipe.size[1]
+    columns = [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.binary(pixels), nullable=False),
+        pa.field("image", pa.binary(3 * pixels), nullable=False),
+    ]
+    return pa.schema(columns, metadata=_metadata(recipe))
+
+
+def _metadata(recipe: Recipe) -> dict[bytes, bytes]:
+    height, width = recipe.size
+    values = {
+        "segbench.format": FORMAT_VERSION,
+        "segbench.key": recipe.key,
+        "segbench.height": height,
+        "segbench.width": width,
+        "segbench.count": recipe.num_scenes,
+    }
+    return {key.encode(): str(value).encode() for key, value in values.items()}
+
+
+def _pack(recipe: Recipe, path: Path) -> None:
+    """Decode everything into two scratch files, then write them as one record batch.
+
+    An IPC record batch keeps each column in one piece, so images cannot be appended one by one; the scratch
+    files take their place in memory, which 29 GB of full-size Cityscapes would not fit.
+    """
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed; we hold the lock
+        stale.unlink()
+    _check_space(recipe, path.parent)
+    with (
+        tempfile.TemporaryFile(dir=path.parent) as images,
+        tempfile.TemporaryFile(dir=path.parent) as labels,
+        atomic_path(path) as target,
+    ):
+        for image, label in _read_all(recipe):
+            images.write(image.tobytes())
+            labels.write(label.tobytes())
+        schema = _schema(recipe)
+        columns = [
+            pa.array([name for split in SPLIT_NAMES for name in recipe.names[split]], pa.string()),
+            pa.array([split for split in SPLIT_NAMES for _ in recipe.names[split]], pa.string()),
+            _as_column(labels, schema.field("label").type, recipe.num_scenes),
+            _as_column(images, schema.field("image").type, recipe.num_scenes),
+        ]
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _read_all(recipe: Recipe) -> Iterator[tuple[UInt8Array, UInt8Array]]:
+    height, width = recipe.size
+    title = f"packing {recipe.num_scenes} scenes at {height}x{width}"
+    # disable=None: a bar on a terminal, silence in logs
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=recipe.num_scenes, desc=title, disable=None) as bar:
+        for start in range(0, recipe.num_scenes, CHUNK):
+            chunk = range(start, min(start + CHUNK, recipe.num_scenes))
+            for image, label in pool.map(recipe.read, chunk):
+                assert image.shape == (height, width, 3)
+                assert label.shape == (height, width)
+                yield image, label
+                bar.update()
+
+
+def _as_column(scratch: IO[bytes], binary: Any, num_scenes: int) -> Any:
+    """Return a column whose values are the mapped bytes of ``scratch``."""
+    scratch.flush()
+    mapped = np.memmap(scratch, np.uint8, "r")
+    return pa.Array.from_buffers(binary, num_scenes, [None, pa.py_buffer(mapped)])
+
+
+def _check_space(recipe: Recipe, folder: Path) -> None:
+    height, width = recipe.size
+    needed = 2 * recipe.num_scenes * height * width * 4  # the file and the scratch files
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"cache folder {folder}: packing needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; make "
+            f"room, or name another by data.cache_dir or $SEGBENCH_CACHE"
+        )

@@ -1,0 +1,138 @@
+"""The layers hold: docs/design.md has the order."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "segbench"
+LAYERS = (
+    ("__init__",),
+    ("errors", "seeding", "config", "records", "paths", "ledger", "versions"),
+    ("spec",),
+    ("search", "data", "models"),
+    ("training",),
+    ("tune", "final"),
+    ("report",),
+    ("preflight", "sweep", "cli"),
+)
+FREE = {"errors", "seeding", "config", "records", "paths", "ledger", "preflight", "sweep", "cli", "versions"}
+"""Names that may import others of their own layer, from left to right; elsewhere neighbours do not know each other."""
+ONLY_IN = {
+    "ray": {"tune"},
+    "optuna": {"search/study.py"},
+    "mlflow": {"report/tracking.py", "report/pyfunc.py", "report/mlflow"},
+    "pydantic": {"spec"},
+    "pandas": {"report"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> list[str]:
+    """Return every imported module, lazy and type-checking imports included."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found += [f"{module}.{alias.name}" for alias in node.names] if module == "segbench" else [module]
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def layer(name: str) -> int:
+    return next(index for index, names in enumerate(LAYERS) if name in names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_left(path: Path) -> None:
+    here = room(path)
+    for name in imports(path):
+        if not name.startswith("segbench."):
+            continue
+        there = name.split(".")[1]
+        if there == here or there == "__version__":
+            continue
+        assert layer(there) <= layer(here), f"{here} imports {there}"
+        if layer(there) == layer(here):
+            names = LAYERS[layer(here)]
+            if here == "sweep" and there == "cli":
+                continue  # `python -m segbench.sweep` is the console command
+            is_left = here in FREE and names.index(there) < names.index(here)
+            assert is_left, f"{here} imports its neighbour {there}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_framework_is_imported_in_one_place(path: Path) -> None:
+    here = path.relative_to(PACKAGE).as_posix()
+    for name in imports(path):
+        allowed = ONLY_IN.get(name.split(".")[0])
+        assert allowed is None or any(here.startswith(place) for place in allowed), f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+BLOCK = """
+import sys
+from importlib.abc import MetaPathFinder
+class Block(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+"""
+
+TRAIN = """
+from segbench.config import DataConfig, TrialConfig
+from segbench.records import Assignment
+from segbench.training.trial import TrialJob, run_trial
+from dataclasses import asdict
+config = TrialConfig(model={model!r}, width=4, depth=2, batch_size=4, ema_decay=0.9, flip=0.5)
+data = DataConfig(size=(32, 64), num_images=(8, 4, 4), cache_dir={folder!r})
+assignment = Assignment(number=0, name="t", origin="search", params={{}}, config=asdict(config), seed=1, max_epochs=1)
+job = TrialJob(assignment=assignment, train="segbench.training.loop:train", folder={folder!r}, data=data,
+               metric="val/miou", keep_best=True)
+print([report.metrics["val/miou"] for report in run_trial(job)])
+"""
+
+
+def python(code: str, cwd: Path) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("model", ["unet", "segformer"])
+def test_a_trial_trains_with_nothing_but_torch_transformers_pyarrow_numpy_and_pillow(
+    model: str, tmp_path: Path
+) -> None:
+    blocked = {"ray", "optuna", "mlflow", "pandas", "pydantic", "ruamel", "click", "sklearn", "scipy", "torchvision"}
+    printed = python(BLOCK.format(blocked=blocked) + TRAIN.format(model=model, folder=str(tmp_path)), tmp_path)
+    assert printed.startswith("[0.")
+
+
+def test_checking_and_planning_a_file_needs_neither_torch_nor_ray_nor_optuna_nor_mlflow(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from segbench.spec.load import load_spec
+from segbench.spec.plan import plan_sweep
+import segbench.cli
+loaded = load_spec(Path({file!r}))
+print(plan_sweep(loaded.spec, loaded.space).trials)
+"""
+    file = PACKAGE.parent / "sweeps" / "quickstart.yaml"
+    blocked = {"ray", "optuna", "mlflow", "torch", "transformers", "pandas", "pyarrow"}
+    assert int(python(BLOCK.format(blocked=blocked) + code.format(file=str(file)), tmp_path)) >= 8

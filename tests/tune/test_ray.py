@@ -1,0 +1,104 @@
+"""The Ray executor makes the decisions of the sequential one, and survives what trials do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from objectives import fault_of
+from running import decisions, local, optuna_states, run, synthetic
+
+from segbench.errors import UserError
+from segbench.ledger import read_ledger
+from segbench.records import TrialState
+from segbench.spec.load import LoadedSpec
+from segbench.spec.schema import Budget, Resources
+from segbench.sweep import Executor
+from segbench.tune.cluster import check_resources, connect, max_concurrent
+from segbench.tune.run import run_on_ray
+
+RETRAIN = "retrain: {top_k: 2, seeds: 2}"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with connect(None, Resources(cpu=1)):
+        yield
+
+
+def on_ray(loaded: LoadedSpec, folder: Path) -> Executor:
+    return lambda queue, make_job: run_on_ray(
+        queue, make_job, folder / "ray", loaded.spec.resources, loaded.spec.budget
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_one_worker_on_ray_decides_like_the_sequential_executor(tmp_path: Path) -> None:
+    loaded = synthetic(tmp_path, trials=60, retrain=RETRAIN)
+    expected = run(loaded, tmp_path / "local", local)
+    actual = run(loaded, tmp_path / "ray", on_ray(loaded, tmp_path / "ray"))
+    assert len(decisions(actual)) == 61
+    assert decisions(actual) == decisions(expected)
+    assert len(decisions(actual, "retrain")) == 6
+    assert decisions(actual, "retrain") == decisions(expected, "retrain")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_sixty_trials_with_every_fault_mixed_in(tmp_path: Path) -> None:
+    """NaN, inf, exceptions, missing metrics and dead workers: recorded with a reason, and the sweep goes on."""
+    loaded = synthetic(tmp_path, "faulty", trials=60, overrides=["budget.max_concurrent=2", "scheduler.grace_epochs=3"])
+    paths = run(loaded, tmp_path / "a", on_ray(loaded, tmp_path / "a"))
+    records = read_ledger(paths.ledger("search"))
+
+    assert len(records) == 61
+    assert optuna_states(paths) == [record.state.value for record in records]
+    assert "RUNNING" not in optuna_states(paths)
+    starts = {
+        "nan": "nan: score at epoch 2",
+        "inf": "inf: score at epoch 2",
+        "exception": "error: ValueError: the optimiser exploded",
+        "missing": "metric 'score' not reported at epoch 2; reported: loss",
+        "text": "metric 'score' is 'good' at epoch 2, not a number",
+        "none": "metric 'score' is None at epoch 2, not a number",
+        "exit": "worker died",
+        "kill": "worker died",
+    }
+    for record in records:
+        fault = fault_of(record.number)
+        if fault in starts:
+            assert record.state is TrialState.FAIL, fault
+            assert record.reason.startswith(starts[fault])
+        elif fault == "early":
+            assert (record.state, record.reason) == (TrialState.COMPLETE, "ended by itself after epoch 1")
+        else:
+            assert record.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_four_trials_at_a_time_lose_nothing(tmp_path: Path) -> None:
+    loaded = synthetic(
+        tmp_path, trials=24, overrides=["budget.max_concurrent=4", "resources.cpu=0.5", "scheduler.type=none"]
+    )
+    expected = run(loaded, tmp_path / "local")
+    records = read_ledger(run(loaded, tmp_path / "ray", on_ray(loaded, tmp_path / "ray")).ledger("search"))
+    assert [record.number for record in records] == list(range(25))
+    assert {record.epochs_done for record in records} == {9}
+    # the first trials are random and do not depend on results, whatever the order
+    firsts = [dict(record.assignment.params) for record in records[:6]]
+    assert firsts == [dict(r.assignment.params) for r in read_ledger(expected.ledger("search"))[:6]]
+
+
+def test_what_cannot_fit_is_said_at_once() -> None:
+    with pytest.raises(UserError, match=r"resources\.gpu=1, but there are 0 GPUs; .* --set resources\.gpu=0"):
+        check_resources({"CPU": 2.0}, Resources(cpu=1, gpu=1))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "limit", "expected"),
+    [(1, 0, None, 8), (3, 0, None, 2), (1, 0.5, None, 4), (1, 1, None, 2), (1, 0, 3, 3), (1, 0, 99, 8)],
+)
+def test_concurrency_is_what_fits(cpu: float, gpu: float, limit: int | None, expected: int) -> None:
+    available = {"CPU": 8.0, "GPU": 2.0}
+    assert max_concurrent(available, Resources(cpu=cpu, gpu=gpu), Budget(max_concurrent=limit)) == expected

@@ -117,21 +117,37 @@ def _draw_things(street: Street, scene: Draws, rng: np.random.Generator) -> list
             nearest = NEAREST_Z if paint is not traffic.paint_large else 2 * NEAREST_Z
             z = float(nearest * (FARTHEST_Z / nearest) ** u[-4])
             crowd.append((place(u), z, paint, u[: things.NUM_DRAWS]))
-    return crowd
+    return _without_collisions(crowd)
+
+
+def _without_collisions(crowd: list[Thing]) -> list[Thing]:
+    """Leave out vehicles that would stand in one that comes before them in the list."""
+    kept: list[Thing] = []
+    vehicles: list[tuple[float, float]] = []
+    for thing in crowd:
+        x, z, paint, _ = thing
+        if paint in (traffic.paint_car, traffic.paint_large, traffic.paint_rider):
+            if any(abs(x - other_x) < 2.6 and abs(z - other_z) < 5.5 for other_x, other_z in vehicles):
+                continue
+            vehicles.append((x, z))
+        kept.append(thing)
+    return kept
 
 
 def _paint_frame(canvas: Canvas, light: Light, scene: Draws) -> None:
     """Paint what belongs to the camera's car: its bonnet, and sometimes a black edge of the picture."""
     height, width = canvas.labels.shape
     if scene[10] < 0.65:
-        rows = (np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)) / height
+        rise = 0.05 + 0.09 * scene[10]
+        part = slice(int(height * (1 - rise)), height)
+        rows = (np.arange(part.start, height, dtype=np.float32)[:, None] + np.float32(0.5)) / height
         across = (np.arange(width, dtype=np.float32)[None, :] + np.float32(0.5)) / width * 2 - 1
-        bonnet = rows > 1 - (0.05 + 0.09 * scene[10]) * (1 - np.float32(0.55) * across**2)
-        gloss = np.float32(0.75) + np.float32(0.1) * canvas.blotches - np.float32(0.3) * across**2
+        bonnet = rows > 1 - rise * (1 - np.float32(0.55) * across**2)
+        gloss = np.float32(0.75) + np.float32(0.1) * canvas.blotches[part] - np.float32(0.3) * across**2
         color = light.haze * np.float32(0.2 + 0.5 * (scene[10] * 7 % 1))
-        np.copyto(canvas.color, gloss[..., None] * color, where=bonnet[..., None])
-        np.copyto(canvas.labels, np.uint8(EGO_VEHICLE), where=bonnet)
-        np.copyto(canvas.depth, np.float32(0), where=bonnet)
+        np.copyto(canvas.color[part], gloss[..., None] * color, where=bonnet[..., None])
+        np.copyto(canvas.labels[part], np.uint8(EGO_VEHICLE), where=bonnet)
+        np.copyto(canvas.depth[part], np.float32(0), where=bonnet)
     if scene[11] < 0.2:
         edge = max(1, width // 100)
         canvas.color[:, :edge] = 0

@@ -38,17 +38,21 @@ class Street:
 
 
 def paint_sky(canvas: Canvas, light: Light, u: Draws) -> None:
-    """Paint the sky with clouds over everything, and a skyline of trees or houses at the horizon."""
+    """Paint the sky with clouds, and a skyline of trees or houses at the horizon."""
     camera = canvas.camera
     columns = np.arange(camera.width, dtype=np.float32)
     horizon = camera.horizon_at(columns)
-    rows = np.arange(camera.height, dtype=np.float32)[:, None]
-    height = np.clip((horizon - rows) / np.float32(camera.height * 0.5), 0, 1) ** np.float32(0.7)
-    canvas.color[:] = light.haze + height[..., None] * (light.zenith - light.haze)
-    cover = np.clip(canvas.clouds * np.float32(0.5) + np.float32(u[0] - 0.5), 0, 1) * np.float32(0.7)
+    # a little below the horizon, where the ground has not begun yet
+    end = min(camera.height, int(horizon.max() + camera.eye * camera.focal_y / SKYLINE_Z) + 2)
+    rows = np.arange(end, dtype=np.float32)[:, None]
+    height = np.clip((horizon - rows) * np.float32(2 / camera.height), 0, 1)
+    color = canvas.color[:end]
+    np.multiply(height[..., None], light.zenith - light.haze, out=color)
+    color += light.haze
+    cover = np.clip(canvas.clouds[:end] * np.float32(0.5) + np.float32(u[0] - 0.5), 0, 1) * np.float32(0.7)
     cloud = light.haze * np.float32(0.85 + 0.3 * u[1])
-    canvas.color += cover[..., None] * (cloud - canvas.color)
-    canvas.labels[:] = SKY
+    color += cover[..., None] * (cloud - color)
+    canvas.labels[:end] = SKY
     _paint_skyline(canvas, columns, rows, u)
 
 
@@ -58,17 +62,19 @@ def _paint_skyline(canvas: Canvas, columns: FloatArray, rows: FloatArray, u: Dra
     middle = camera.height // 2
     if is_trees:
         top = 6 + 8 * u[3] + 2.5 * canvas.blotches[middle] + canvas.leaves[middle]
+        color = np.array([0.22 + 0.15 * u[5], 0.33, 0.18], np.float32)
     else:
         block = (columns / camera.width * (6 + 10 * u[4])).astype(np.intp)
         top = 6 + 14 * u[3] + 4 * canvas.blotches[:, middle][block * 5 % camera.height]
-    mask = rows > camera.row(top.astype(np.float32), SKYLINE_Z, columns)
-    green = np.array([0.22 + 0.15 * u[5], 0.33, 0.18], np.float32)
-    house = np.array([0.45 + 0.2 * u[5], 0.43 + 0.15 * u[6], 0.40 + 0.15 * u[7]], np.float32)
-    color, noise = (green, canvas.leaves) if is_trees else (house, canvas.blotches)
-    texture = np.float32(1) + np.float32(0.2 if is_trees else 0.12) * noise
-    np.copyto(canvas.color, texture[..., None] * color, where=mask[..., None])
-    np.copyto(canvas.labels, np.uint8(VEGETATION if is_trees else BUILDING), where=mask)
-    np.copyto(canvas.depth, np.float32(SKYLINE_Z), where=mask)
+        color = np.array([0.45 + 0.2 * u[5], 0.43 + 0.15 * u[6], 0.40 + 0.15 * u[7]], np.float32)
+    crest = camera.row(top.astype(np.float32), SKYLINE_Z, columns)
+    part = slice(max(0, int(crest.min())), len(rows))
+    mask = rows[part] > crest
+    noise = canvas.leaves if is_trees else canvas.blotches
+    texture = np.float32(1) + np.float32(0.2 if is_trees else 0.12) * noise[part]
+    np.copyto(canvas.color[part], texture[..., None] * color, where=mask[..., None])
+    np.copyto(canvas.labels[part], np.uint8(VEGETATION if is_trees else BUILDING), where=mask)
+    np.copyto(canvas.depth[part], np.float32(SKYLINE_Z), where=mask)
 
 
 def paint_ground(canvas: Canvas, street: Street, light: Light, shade: FloatArray, u: Draws) -> None:

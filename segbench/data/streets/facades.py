@@ -75,14 +75,16 @@ def shadow_reach(segments: list[Segment], light: Light, length: int) -> FloatArr
 
 def paint_side(canvas: Canvas, segments: list[Segment], light: Light) -> None:
     """Paint one side, far segments first: the face along the street, and the end that faces the camera."""
-    for segment in reversed(segments):
+    hidden_below = [0.0, *(segment.height if segment.kind != "fence" else 0.0 for segment in segments)]
+    for segment, hidden in reversed(list(zip(segments, hidden_below, strict=False))):
         if segment.kind == "gap":
             continue
         outward = 1.0 if segment.x > 0 else -1.0
-        if segment.kind != "rail":
-            end = canvas.window(segment.x + outward * DEPTH / 2, 0, DEPTH, segment.height * 1.3, segment.near)
+        tallest = segment.height * 1.3
+        if segment.kind != "rail" and hidden < tallest:
+            end = canvas.window(segment.x + outward * DEPTH / 2, 0, DEPTH, tallest, segment.near)
             if end is not None:
-                along, y = end.a * np.float32(DEPTH / 2) + 100, end.b * np.float32(segment.height * 1.3)
+                along, y = end.a * np.float32(DEPTH / 2) + 100, end.b * np.float32(tallest)
                 _paint_face(end, segment, along, y, light, light.face(0))
         face = _street_face(canvas, segment)
         if face is not None:
@@ -143,7 +145,7 @@ def _paint_face(
     window: Window, segment: Segment, along: FloatArray, y: FloatArray, light: Light, brightness: float
 ) -> None:
     mask = _outline(window, segment, along, y)
-    texture = np.float32(1) + np.float32(0.05) * window.of(canvas_noise(window, segment))
+    texture = np.float32(1) + np.float32(0.05) * window.of(_noise(window, segment))
     texture += np.float32(0.05 + 0.08 * segment.u[8]) * window.of(window.canvas.blotches)
     pixels = texture[..., None] * segment.color
     if segment.kind == "house":
@@ -155,8 +157,8 @@ def _paint_face(
     window.paint_pixels(mask, pixels, LABEL_OF[segment.kind])
 
 
-def canvas_noise(window: Window, segment: Segment) -> FloatArray:
-    """Return the noise field of a face: leaves are rough, plaster is not."""
+def _noise(window: Window, segment: Segment) -> FloatArray:
+    # leaves are rough, plaster is not
     return window.canvas.leaves * np.float32(5) if segment.kind == "hedge" else window.canvas.grain
 
 

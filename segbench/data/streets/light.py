@@ -50,8 +50,8 @@ def draw_light(u: Draws) -> Light:
         grey = 0.62 + 0.3 * u[4]
         zenith, haze = (grey * 0.95, grey * 0.98, grey), (grey, grey, grey * 0.99)
     else:  # dusk
-        sun, tint, is_dusk = 0.25 * u[2], (0.68 + 0.2 * u[3], 0.58, 0.60), True
-        zenith, haze = (0.25, 0.28 + 0.1 * u[4], 0.45), (0.75 + 0.2 * u[3], 0.52, 0.45)
+        sun, tint, is_dusk = 0.25 * u[2], (0.72 + 0.14 * u[3], 0.64, 0.66 + 0.08 * u[2]), True
+        zenith, haze = (0.3, 0.34 + 0.1 * u[4], 0.52), (0.8 + 0.15 * u[3], 0.64, 0.56)
     return Light(
         side=side * (0.4 + 0.6 * u[5]),
         sun=sun,
@@ -60,10 +60,10 @@ def draw_light(u: Draws) -> Light:
         haze=np.array(haze, np.float32),
         zenith=np.array(zenith, np.float32),
         visibility=float(60 * 20 ** u[6]),
-        exposure=0.72 + 0.5 * u[7],
+        exposure=0.8 + 0.5 * u[7],
         contrast=0.85 + 0.4 * u[8],
         saturation=0.45 + 0.75 * u[9],
-        noise=0.012 + 0.04 * u[10] ** 2 + 0.02 * is_dusk,
+        noise=0.012 + 0.035 * u[10] ** 2 + 0.015 * is_dusk,
         blur=0.05 + 0.17 * u[11],
         vignette=0.45 * u[12],
     )
@@ -71,21 +71,27 @@ def draw_light(u: Draws) -> Light:
 
 def develop(canvas: Canvas, light: Light, rng: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Return the photograph (H, W, 3) uint8 of a finished canvas: light, haze, lens, sensor."""
-    color = canvas.color * (light.tint * np.float32(light.exposure))
+    # in place and merged where it can be: this is a good part of the time a scene takes
     clear = np.exp(canvas.depth * np.float32(-1 / light.visibility))[..., None]
-    color *= clear
-    color += (1 - clear) * (light.haze * np.float32(light.exposure))
+    color = canvas.color * clear
+    color *= light.tint
+    color += (1 - clear) * light.haze
+    color *= _vignette(canvas, light)[..., None]
     grey = color @ np.array([0.3, 0.59, 0.11], np.float32)
     color *= np.float32(light.saturation)
     color += (np.float32(1 - light.saturation) * grey)[..., None]
     color = _blur(color, light.blur)
-    color *= _vignette(canvas, light.vignette)[..., None]
     np.clip(color, 0, None, out=color)
-    color = np.float32(light.contrast) * (color - np.float32(0.45)) + np.float32(0.45)
-    sigma = np.float32(light.noise) * (np.float32(0.5) + grey[..., None])
-    color += rng.standard_normal(color.shape, np.float32) * sigma
+    color -= np.float32(0.45)
+    color *= np.float32(light.contrast)
+    sigma = np.float32(light.noise) * (np.float32(0.5) + grey)
+    noise = rng.standard_normal(color.shape, np.float32)
+    noise *= sigma[..., None]
+    color += noise
+    color += np.float32(0.45)
     np.clip(color, 0, 1, out=color)
-    return (color * 255 + np.float32(0.5)).astype(np.uint8)
+    color *= np.float32(255)
+    return np.rint(color, out=color).astype(np.uint8)
 
 
 def _blur(color: FloatArray, weight: float) -> FloatArray:
@@ -101,9 +107,10 @@ def _blur(color: FloatArray, weight: float) -> FloatArray:
     return color
 
 
-def _vignette(canvas: Canvas, strength: float) -> FloatArray:
+def _vignette(canvas: Canvas, light: Light) -> FloatArray:
+    """Return the exposure of each pixel: the corners get less."""
     height, width = canvas.labels.shape
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    falloff: FloatArray = 1 - np.float32(strength / 2) * (down**2 + across**2)
+    falloff: FloatArray = np.float32(light.exposure) * (1 - np.float32(light.vignette / 2) * (down**2 + across**2))
     return falloff

@@ -38,7 +38,7 @@ def paint_tree(canvas: Canvas, light: Light, x: float, z: float, u: Draws) -> No
     """Paint a tree: a trunk and a crown of leaves with holes in it; all of it is vegetation."""
     height, crown = 4 + 8 * u[0], 2.5 + 4.5 * u[1]
     cast_shadow(canvas, light, x, z, crown * 0.6, height * 0.5)
-    trunk = canvas.window(x, 0, 0.22 + 0.3 * u[2], height * 0.6, z)
+    trunk = canvas.window(x, 0, 0.16 + 0.24 * u[2] ** 2, height * 0.6, z)
     if trunk is not None:
         bark = np.array([0.3, 0.25, 0.2]) * (0.7 + 0.7 * u[3])
         trunk.paint(trunk.box(-1, 1, 0, 1), bark, VEGETATION, volume(trunk, light, 0.5))

@@ -5,9 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from segbench.final.selection import rank_trials
 from segbench.records import Goal, TrialRecord, TrialState
-
-_STATE_ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL)
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,10 @@ def rank_finalists(
 
     Retrained configurations are ranked by the mean validation score over finished seeds, by the search score
     where there is none (``retrain.data: train+val``); those without a finished seed come last. Test scores
-    have no influence. When nothing was retrained, all search trials are ranked by their best score: COMPLETE
-    first, then PRUNED, RUNNING, FAIL.
+    have no influence. When nothing was retrained, all search trials are ranked as for the selection of finalists.
     """
     if not retrain:
-        return sorted((Finalist(record) for record in search), key=lambda row: _trial_key(row, goal))
+        return [Finalist(record) for record in rank_trials(search, goal)]
     by_number = {record.number: record for record in search}
     sources = {record.assignment.source for record in retrain}
     rows = []
@@ -82,14 +80,6 @@ def mean(values: Sequence[float]) -> float | None:
 def sample_std(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation (ddof=1); None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
-
-
-def _trial_key(row: Finalist, goal: Goal) -> tuple[int, float, int]:
-    return (
-        _STATE_ORDER.index(row.search.state),
-        _descending(row.search_score(goal), goal),
-        row.search.number,
-    )
 
 
 def _finalist_key(row: Finalist, goal: Goal) -> tuple[bool, float, float, int]:

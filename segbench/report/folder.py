@@ -2,12 +2,13 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
 
 from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths, atomic_write
+from segbench.paths import STAGES, SweepPaths, atomic_path, atomic_write
 from segbench.records import Goal
 from segbench.report.finalists import Finalist, rank_finalists
 from segbench.report.leaderboard import leaderboard_table, trials_table
@@ -33,7 +34,7 @@ def count_parameters(folder: Path) -> int | None:
 
 def read_leaderboard(paths: SweepPaths, metric: str, goal: Goal) -> pd.DataFrame:
     """Return the leaderboard of the sweep in ``paths``, made from its ledgers and model folders."""
-    search, retrain, test = (read_ledger(paths.ledger(stage)) for stage in ("search", "retrain", "test"))
+    search, retrain, test = (read_ledger(paths.ledger(stage)) for stage in STAGES)
     num_parameters = {}
     for finalist in rank_finalists(search, retrain, test, goal):
         count = count_parameters(model_folder(paths, finalist, goal))
@@ -47,9 +48,7 @@ def read_leaderboard(paths: SweepPaths, metric: str, goal: Goal) -> pd.DataFrame
 def model_folder(paths: SweepPaths, finalist: Finalist, goal: Goal) -> Path:
     """Return the folder of a row's best weights: its best seed's, or without retraining the trial's."""
     seed = finalist.best_seed(goal)
-    return (
-        paths.best("search", finalist.name) if seed is None else paths.best("retrain", seed.assignment.name)
-    )
+    return paths.best("search", finalist.name) if seed is None else paths.best("retrain", seed.assignment.name)
 
 
 def read_run_ids(paths: SweepPaths) -> dict[str, str]:
@@ -71,3 +70,15 @@ def write_tables(paths: SweepPaths, metric: str, goal: Goal) -> None:
     trials = trials_table(read_ledger(paths.ledger("search")), metric, goal)
     atomic_write(paths.trials, trials.to_csv(index=False))
     atomic_write(paths.leaderboard, read_leaderboard(paths, metric, goal).to_csv(index=False))
+
+
+def export_models(paths: SweepPaths, goal: Goal) -> None:
+    """Copy the best weights of each row of the leaderboard to ``models/<name>/``."""
+    search, retrain, test = (read_ledger(paths.ledger(stage)) for stage in STAGES)
+    for finalist in rank_finalists(search, retrain, test, goal):
+        source = model_folder(paths, finalist, goal)
+        if not (source / "model.safetensors").is_file():
+            continue
+        for name in ("model.safetensors", "config.json"):
+            with atomic_path(paths.model(finalist.name) / name) as temporary:
+                shutil.copyfile(source / name, temporary)

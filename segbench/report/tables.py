@@ -60,9 +60,7 @@ def rich_table(table: pd.DataFrame, title: str | None = None) -> Table:
     summary = summarize(table)
     result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for column in summary.columns:
-        result.add_column(
-            Text(column), justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold"
-        )
+        result.add_column(Text(column), justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold")
     for index, row in enumerate(summary.to_numpy().tolist()):
         result.add_row(*(Text(cell) for cell in row), style="bold" if index == 0 else None)
     return result

@@ -1,0 +1,227 @@
+"""What MLflow should hold: the ledgers' records as run views, pure data that knows nothing of MLflow.
+
+One view per search trial and one per retraining; a test's metrics belong to the run of the retraining that it tested
+(names and tags: docs/mlflow.md). The sweep's own run stands in sweep_run.py.
+"""
+
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from segbench.errors import SegbenchError
+from segbench.paths import Stage, SweepPaths
+from segbench.records import Confusion, EpochRecord, Goal, TrialRecord, TrialState
+from segbench.report.finalists import rank_finalists
+
+Records = Mapping[Stage, Sequence[TrialRecord]]
+"""Of all three stages."""
+
+PARENT_KEY = "sweep"
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+_STATUS: Mapping[TrialState, Status] = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "FINISHED",
+    TrialState.FAIL: "FAILED",
+}
+
+
+class RefusedError(SegbenchError):
+    """MLflow does not take what it was given for one run."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics of one step."""
+
+    step: int
+    at_ms: int
+    """Unix time in milliseconds, from the ledger: the same point sent twice is stored once."""
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """One MLflow run as it should be."""
+
+    key: str
+    """``sweep``, or ``<stage>/<trial name>``."""
+    name: str
+    status: Status
+    start_ms: int
+    end_ms: int | None
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: Sequence[Point]
+    """Steps ascending; new ones are added at the end."""
+    test: Point | None = None
+    """Test metrics, once the test has ended."""
+    texts: Mapping[str, str]
+    """Artifact path -> text."""
+    files: Mapping[str, Path]
+    """Artifact path -> file."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs when something is to be delivered."""
+        shown = {**asdict(self), "points": len(self.points), "files": sorted(self.files)}
+        return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def trial_views(
+    paths: SweepPaths,
+    records: Records,
+    goal: Goal,
+    common_tags: Mapping[str, str],
+    final: bool,
+) -> Iterator[RunView]:
+    """Yield a view per search trial and per retraining.
+
+    Args:
+        paths: the sweep's folder, for pictures and tables.
+        records: of all stages.
+        goal: direction of improvement.
+        common_tags: set on every run.
+        final: nothing is running any more: unfinished trials become KILLED, and ranks are known.
+    """
+    tests = {record.assignment.source: record for record in records["test"] if record.state.is_finished}
+    ranks = _rank_tags(records, goal) if final else {}
+    stages: tuple[Stage, ...] = ("search", "retrain")
+    for stage in stages:
+        for record in records[stage]:
+            test = tests.get(record.number) if stage == "retrain" else None
+            tags = {**common_tags, **ranks.get(f"{stage}/{record.assignment.name}", {})}
+            yield _trial_view(paths, stage, record, test, goal, tags, final)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as MLflow parameters: dotted names, values as JSON but strings bare."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[metric_name(f"{prefix}{key}")] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def metric_name(name: str) -> str:
+    """Return ``name`` with what MLflow refuses in names replaced by ``_``."""
+    name = re.sub(r"[^\w\-. :/]", "_", name)
+    is_path = posixpath.normpath(name) == name and not name.startswith(("..", "/")) and name != "."
+    return name if is_path else re.sub(r"[/.]", "_", name)
+
+
+def milliseconds(timestamp: float) -> int:
+    """Return Unix seconds as Unix milliseconds."""
+    return round(timestamp * 1000)
+
+
+def _trial_view(
+    paths: SweepPaths,
+    stage: Stage,
+    record: TrialRecord,
+    test: TrialRecord | None,
+    goal: Goal,
+    tags: Mapping[str, str],
+    final: bool,
+) -> RunView:
+    assignment = record.assignment
+    finished = record.state.is_finished
+    last_at = record.epochs[-1].at if record.epochs else record.started_at
+    end = record.ended_at if finished else last_at if final else None
+    best = record.best(goal) or (record.epochs[-1] if record.epochs else None)
+    return RunView(
+        key=f"{stage}/{assignment.name}",
+        name=assignment.name,
+        status="KILLED" if final and not finished else _STATUS[record.state],
+        start_ms=milliseconds(record.started_at),
+        end_ms=None if end is None else milliseconds(end),
+        tags={
+            **tags,
+            "stage": stage,
+            "state": record.state.value,
+            "reason": record.reason,
+            "origin": assignment.origin,
+            "number": str(record.number),
+            "seed": str(assignment.seed),
+            "max_epochs": str(assignment.max_epochs),
+            **({} if best is None else {"best_epoch": str(best.epoch)}),
+        },
+        params=flatten(assignment.config),
+        points=tuple(_point(epoch) for epoch in record.epochs),
+        test=_test_point(test, best),
+        texts=_tables(best) if finished else {},
+        files={
+            **(_files(paths.trial(stage, assignment.name), "") if finished else {}),
+            **(_files(paths.trial("test", test.assignment.name), "test/") if test else {}),
+        },
+    )
+
+
+def _point(epoch: EpochRecord) -> Point:
+    return Point(epoch.epoch, milliseconds(epoch.at), _numbers(epoch.metrics))
+
+
+def _test_point(test: TrialRecord | None, best: EpochRecord | None) -> Point | None:
+    """Return the test metrics at the epoch whose weights were tested."""
+    if test is None or not test.epochs:
+        return None
+    result = test.epochs[-1]
+    return Point(0 if best is None else best.epoch, milliseconds(result.at), _numbers(result.metrics))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that are numbers; NaN and infinity among them, which MLflow stores."""
+    return {metric_name(key): float(value) for key, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _rank_tags(records: Records, goal: Goal) -> dict[str, Mapping[str, str]]:
+    tags: dict[str, Mapping[str, str]] = {}
+    ranked = rank_finalists(records["search"], records["retrain"], records["test"], goal)
+    for rank, finalist in enumerate(ranked, start=1):
+        for key in (f"search/{finalist.name}", *(f"retrain/{seed.assignment.name}" for seed in finalist.retrain)):
+            tags[key] = {"rank": str(rank)}
+    return tags
+
+
+def _tables(best: EpochRecord | None) -> dict[str, str]:
+    """Return the confusion matrix and the table of classes of the best epoch as CSV texts."""
+    if best is None or best.confusion is None:
+        return {}
+    prefix = "val/iou/"
+    groups = [key.removeprefix(prefix) for key in best.metrics if key.startswith(prefix)]
+    if len(groups) != len(best.confusion):
+        groups = [f"class {index}" for index in range(len(best.confusion))]
+    return {
+        "val/confusion.csv": _confusion_csv(groups, best.confusion),
+        "val/classes.csv": _classes_csv(groups, best.confusion),
+    }
+
+
+def _confusion_csv(groups: Sequence[str], confusion: Confusion) -> str:
+    lines = [["truth", *groups], *([group, *map(str, row)] for group, row in zip(groups, confusion, strict=True))]
+    return "".join(",".join(line) + "\n" for line in lines)
+
+
+def _classes_csv(groups: Sequence[str], confusion: Confusion) -> str:
+    lines = ["group,iou,pixels"]
+    for index, group in enumerate(groups):
+        truth, predicted = sum(confusion[index]), sum(row[index] for row in confusion)
+        union = truth + predicted - confusion[index][index]
+        lines.append(f"{group},{confusion[index][index] / union if union else ''},{truth}")
+    return "".join(line + "\n" for line in lines)
+
+
+def _files(folder: Path, prefix: str) -> dict[str, Path]:
+    """Return a trial's tables and pictures, its checkpoints left out."""
+    found = sorted(path for kind in ("*.csv", "*.png") for path in folder.rglob(kind))
+    relative = {path.relative_to(folder).as_posix(): path for path in found}
+    return {prefix + name: path for name, path in relative.items() if name.split("/")[0] not in ("best", "last")}

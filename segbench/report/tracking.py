@@ -1,0 +1,246 @@
+"""MLflow as a view of the ledgers: made equal to them by :func:`sync`, kept so by a :class:`Tracker`.
+
+Nothing waits for MLflow: it is imported, connected to and written to in a thread; a server that cannot be reached
+is tried again later, and whatever is missing at the end can be delivered by ``segbench mlflow sync``.
+"""
+
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from segbench.ledger import read_ledger
+from segbench.paths import STAGES, SweepPaths, atomic_write
+from segbench.report.finalists import rank_finalists
+from segbench.report.folder import mlflow_state, model_folder, write_tables
+from segbench.report.runs import PARENT_KEY, Records, RefusedError, trial_views
+from segbench.report.sweep_run import common_tags, sweep_view
+from segbench.spec.schema import SweepSpec
+
+if TYPE_CHECKING:
+    from segbench.report.mlflow_delivery import Delivery
+
+_log = logging.getLogger(__name__)
+_LOCK_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncResult:
+    """What a delivery achieved."""
+
+    tracking_uri: str
+    num_runs: int = 0
+    """Runs that now equal the ledgers."""
+    num_steps: int = 0
+    """Epochs that were new to MLflow."""
+    error: str | None = None
+    """Why not everything was delivered; None when it was."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether MLflow equals the ledgers."""
+        return self.error is None
+
+
+def tracking_uri(paths: SweepPaths, spec: SweepSpec) -> str:
+    """Return the sweep file's address, else $MLFLOW_TRACKING_URI, else an SQLite file in the sweep's folder."""
+    return spec.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri(paths)
+
+
+def sync(paths: SweepPaths, spec: SweepSpec, final: bool = False) -> SyncResult:
+    """Make MLflow equal to the ledgers; may be called at any time, by any process, any number of times.
+
+    Args:
+        paths: the sweep's folder.
+        spec: its resolved file.
+        final: the sweep is not running (any more): unfinished trials become KILLED, tables are written and uploaded,
+            models logged, and the parent run ends.
+
+    Returns:
+        What was delivered; a problem with MLflow is in ``error``, not raised.
+    """
+    return _Session(paths, spec).sync(final)
+
+
+class Tracker:
+    """Delivers to MLflow in a thread while a sweep runs; a context manager.
+
+    Args:
+        paths: the sweep's folder.
+        spec: its resolved file; with ``mlflow.enabled: false`` nothing is done.
+        warn: told once when MLflow cannot be reached, and at the end what is missing.
+        interval_s: pause between deliveries; doubled up to a minute while MLflow cannot be reached.
+    """
+
+    def __init__(
+        self,
+        paths: SweepPaths,
+        spec: SweepSpec,
+        warn: Callable[[str], None] = _log.warning,
+        interval_s: float = 5.0,
+    ) -> None:
+        self._session = _Session(paths, spec)
+        self._root = paths.root
+        self._enabled = spec.mlflow.enabled
+        self._warn = warn
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="segbench-mlflow", daemon=True)
+        self._result: SyncResult | None = None
+
+    def __enter__(self) -> "Tracker":
+        if self._enabled:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> SyncResult | None:
+        """Deliver what is left and stop; None when MLflow is not used. Calling it again changes nothing."""
+        if self._thread.is_alive():
+            self._stop.set()
+            self._thread.join()
+            if self._result is not None and self._result.error is not None:
+                self._warn(
+                    f"MLflow at {self._result.tracking_uri} did not get everything ({self._result.error}). "
+                    f"Nothing is lost; deliver it with: segbench mlflow sync {self._root}"
+                )
+        return self._result
+
+    def _run(self) -> None:
+        delay_s = self._interval_s
+        warned = False
+        while not self._stop.is_set():
+            result = self._session.sync(final=False)
+            delay_s = self._interval_s if result.is_complete else min(2 * delay_s, 60.0)
+            if result.error is not None and not warned:
+                warned = True
+                self._warn(f"MLflow at {result.tracking_uri}: {result.error}; training goes on, trying again later")
+            self._stop.wait(delay_s)
+        self._result = self._session.sync(final=True)
+
+
+class _Session:
+    """Deliveries by one process: keeps the connection."""
+
+    def __init__(self, paths: SweepPaths, spec: SweepSpec) -> None:
+        self._paths = paths
+        self._spec = spec
+        self._uri = tracking_uri(paths, spec)
+        self._delivery: Delivery | None = None
+        self._delivered_sizes: list[int] = []
+
+    def sync(self, final: bool) -> SyncResult:
+        sizes = [_size(self._paths.ledger(stage)) for stage in STAGES]
+        if not final and sizes == self._delivered_sizes:
+            return SyncResult(tracking_uri=self._uri)
+        lock = FileLock(mlflow_state(self._paths).with_suffix(".lock"))
+        try:
+            with lock.acquire(timeout=_LOCK_TIMEOUT_S if final else 0):
+                result = self._deliver(final)
+        except Timeout:
+            return SyncResult(tracking_uri=self._uri, error="another process is delivering this sweep")
+        except Exception as error:  # MLflow, its database and its server fail in many ways; none may stop a sweep
+            _log.debug("MLflow delivery failed", exc_info=True)
+            self._delivery = None
+            return SyncResult(tracking_uri=self._uri, error=_first_line(error))
+        self._delivered_sizes = sizes if result.is_complete else []
+        return result
+
+    def _deliver(self, final: bool) -> SyncResult:
+        records: Records = {stage: read_ledger(self._paths.ledger(stage)) for stage in STAGES}
+        if not records["search"]:
+            return SyncResult(tracking_uri=self._uri)
+        delivery = self._connect()
+        tags = common_tags(self._paths, self._spec)
+        try:
+            if not final or PARENT_KEY not in delivery.run_ids:
+                delivery.deliver(sweep_view(self._paths, self._spec, records, tags, final=False))
+            num_runs, num_steps, errors = self._deliver_trials(delivery, records, tags, final)
+            if final:
+                self._deliver_models(delivery, records)
+                delivery.save_cache()  # the tables show run ids
+                write_tables(self._paths, self._spec.metric.name, self._spec.metric.goal)
+                delivery.deliver(sweep_view(self._paths, self._spec, records, tags, final=True))
+        finally:
+            delivery.save_cache()
+        error = "; ".join(errors[:3]) or None
+        return SyncResult(tracking_uri=self._uri, num_runs=num_runs + 1, num_steps=num_steps, error=error)
+
+    def _deliver_trials(
+        self, delivery: "Delivery", records: Records, tags: Mapping[str, str], final: bool
+    ) -> tuple[int, int, list[str]]:
+        """Return the number of runs and of new steps delivered, and what MLflow refused."""
+        num_runs, num_steps = 0, 0
+        errors = []
+        for view in trial_views(self._paths, records, self._spec.metric.goal, tags, final):
+            try:
+                num_steps += 0 if delivery.is_delivered(view) else delivery.deliver(view)
+                num_runs += 1
+            except RefusedError as error:  # this run alone; others go on
+                delivery.forget(view.key)
+                errors.append(f"{view.key}: {_first_line(error)}")
+        return num_runs, num_steps, errors
+
+    def _deliver_models(self, delivery: "Delivery", records: Records) -> None:
+        """Log the model of each row of the leaderboard."""
+        goal = self._spec.metric.goal
+        for finalist in rank_finalists(records["search"], records["retrain"], records["test"], goal):
+            folder = model_folder(self._paths, finalist, goal)
+            if not (folder / "model.safetensors").is_file():
+                continue
+            seed = finalist.best_seed(goal)
+            key = f"search/{finalist.name}" if seed is None else f"retrain/{seed.assignment.name}"
+            best = (seed or finalist.search).best(goal)
+            delivery.deliver_model(key, folder, step=best.epoch if best else 0)
+
+    def _connect(self) -> "Delivery":
+        if self._delivery is None:
+            _set_mlflow_defaults()
+            from segbench.report.mlflow_delivery import Delivery  # seconds of imports: not before it is needed
+
+            is_default = self._uri == _default_uri(self._paths)
+            self._delivery = Delivery(
+                tracking_uri=self._uri,
+                experiment=self._spec.mlflow.experiment or self._spec.name,
+                artifacts=self._paths.mlflow_artifacts.resolve().as_uri() if is_default else None,
+                sweep_id=_sweep_id(self._paths),
+                cache=mlflow_state(self._paths),
+            )
+        return self._delivery
+
+
+def _default_uri(paths: SweepPaths) -> str:
+    return f"sqlite:///{paths.mlflow_db.resolve()}"
+
+
+def _sweep_id(paths: SweepPaths) -> str:
+    """Return the id that marks this sweep's runs; drawn once, kept beside the ledgers."""
+    path = paths.root / "state" / "sweep_id"
+    if not path.exists():
+        atomic_write(path, uuid.uuid4().hex + "\n")
+    return path.read_text().strip()
+
+
+def _set_mlflow_defaults() -> None:
+    """Choose settings that MLflow reads from the environment; what the user has set counts."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # we come again ourselves
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -35,8 +35,8 @@ def load_network(network: Any, network_config: Any, source: str, *, head: str, v
         network: Class of the network.
         network_config: Its configuration; weights of other sizes are an error outside the head.
         source: Hub name or local folder.
-        head: Beginning of the names of parameters that may be missing or of another size in the weights (another
-            number of classes, say): those are initialised anew from torch's current seed.
+        head: Beginning of the names of the head's parameters. All of them may be missing in the weights, and any may
+            be of another size (another number of classes): those are initialised anew from torch's current seed.
         variant: For the message.
 
     Raises:
@@ -61,14 +61,27 @@ def load_network(network: Any, network_config: Any, source: str, *, head: str, v
             f"pretrained={source!r} cannot be read: {_first_line(error)}; it must hold model.safetensors or "
             "pytorch_model.bin as transformers' save_pretrained writes them"
         ) from error
-    wanting = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    wanting = {name for name in wanting if not name.startswith(head)}
+    missing = {name for name in report["missing_keys"] if not name.endswith("num_batches_tracked")}
+    resized = {name for name, *_ in report["mismatched_keys"]}
+    in_head = {name for name in missing | resized if name.startswith(head)}
+    wanting = (missing | resized) - in_head
     if wanting:
         raise CheckpointError(
             f"pretrained={source!r} does not fit variant={variant}: {len(wanting)} tensors of the encoder are "
             f"missing or of another size, such as {min(wanting)}; set `variant` to that of the weights"
         )
+    _check_head_is_whole_or_absent(loaded, in_head & missing, head, source)
     return loaded
+
+
+def _check_head_is_whole_or_absent(network: Any, missing: set[str], head: str, source: str) -> None:
+    """Refuse weights that hold a part of the head: names that the library did not recognise, most likely."""
+    names = {name for name, _ in network.named_parameters() if name.startswith(head)}
+    if missing & names and not names <= missing:
+        raise CheckpointError(
+            f"pretrained={source!r} holds only a part of the decode head: {len(missing)} tensors such as "
+            f"{min(missing)} are missing; save the model again with transformers' save_pretrained"
+        )
 
 
 def _download(repository: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, conversion_mapping
 
 from segbench.config import TrialConfig
 from segbench.models import FAMILIES
@@ -50,6 +50,15 @@ class SegFormer(SegformerForSemanticSegmentation):
             features.append(x)
         logits = decode(self.decode_head, features)
         return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+# The library looks up by the class's name how the head's parameters are called in files; unknown classes of other
+# packages get no renaming, and a pretrained head would be left out.
+conversion_mapping.register_checkpoint_conversion_mapping(
+    SegFormer.__name__,
+    conversion_mapping.get_checkpoint_conversion_mapping(SegformerForSemanticSegmentation.__name__),
+    overwrite=True,
+)
 
 
 def decode(head: Any, features: Sequence[Tensor]) -> Tensor:

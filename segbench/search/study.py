@@ -6,7 +6,8 @@ changes no proposal.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -27,7 +28,6 @@ from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space, Transformed
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
@@ -57,7 +57,8 @@ class Study:
             study_name=spec.name,
             direction=spec.metric.goal,
         )
-        self._study.set_metric_names([spec.metric.name])
+        with _quietly():
+            self._study.set_metric_names([spec.metric.name])
         self._trials: dict[int, optuna.Trial] = {}
         for record in records:
             self._restore(record)
@@ -157,14 +158,23 @@ class Study:
     def _sampler(self, number: int) -> BaseSampler:
         seed = derive_seed(self._search.seed, "sampler", number)
         if self._search.algorithm == "tpe":
-            return TPESampler(
-                seed=seed,
-                n_startup_trials=self._search.startup_trials,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-            )
+            with _quietly():
+                return TPESampler(
+                    seed=seed,
+                    n_startup_trials=self._search.startup_trials,
+                    multivariate=True,
+                    group=True,
+                    constant_liar=True,
+                )
         return RandomSampler(seed=seed)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out Optuna's warnings on features that it has called experimental for years; the version is pinned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

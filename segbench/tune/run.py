@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ray
 from ray import tune
-from ray.tune import FailureConfig, RunConfig, TuneConfig
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
 from segbench.errors import SegbenchError
 from segbench.records import TrialQueue
@@ -45,6 +45,7 @@ def run_on_ray(queue: TrialQueue, make_job: MakeJob, folder: Path, resources: Re
             name=folder.name,
             storage_path=str(folder.parent.resolve()),
             failure_config=FailureConfig(max_failures=0),
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # each trial keeps its own
             verbose=0,
         ),
     )

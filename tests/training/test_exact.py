@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from segbench.config import DataConfig, TrialConfig
+from segbench.data import open_data
+from segbench.data.augment import augment
 from segbench.records import EpochResult, TrainContext
 from segbench.training import checkpoint
+from segbench.training.batches import Samples
 from segbench.training.loop import train
 
 EVERYTHING = TrialConfig(
@@ -156,3 +160,15 @@ def test_the_same_seed_twice_is_identical_and_another_seed_is_not(context: Train
     torch.rand(3)
     assert [numbers(result) for result in train(UNET, context)] == first
     assert numbers(next(train(UNET, replace(context, seed=6)))) != first[0]
+
+
+def test_augmentation_does_not_depend_on_the_order_or_the_size_of_batches(context: TrainContext) -> None:
+    assert context.data is not None
+    data = open_data(context.data)
+    samples = Samples((data.train,), data.lut, torch.device("cpu"))
+    images, masks = augment(*samples.batch(np.arange(11)), list(range(11)), UNET, seed=5, epoch=2)
+    assert not torch.equal(images, samples.batch(np.arange(11))[0])
+    for order in ([3], [7, 3, 0, 10], list(range(10, -1, -1))):
+        some_images, some_masks = augment(*samples.batch(np.array(order)), order, UNET, seed=5, epoch=2)
+        assert torch.equal(some_images, images[order])
+        assert torch.equal(some_masks, masks[order])

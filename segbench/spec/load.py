@@ -115,6 +115,8 @@ def _unknown_key(path: KeyPath) -> str:
     section, key = str(path[0]) if len(path) > 1 else "", str(path[-1])
     known = sections()
     keys = section_keys(known.get(section, SweepSpec))
+    if not section and key in FIELDS:
+        return unknown(key, keys, "key", "it is a setting: write it under training: (fixed) or parameters: (searched)")
     new = RENAMED.get(key)
     if new is None:
         homes = [name for name, kind in known.items() if name not in ("", section) and key in section_keys(kind)]
@@ -123,8 +125,6 @@ def _unknown_key(path: KeyPath) -> str:
         own = new.removeprefix(f"{section}.") if section else new
         if own != key:
             return unknown(key, keys, "key", f"write {own}")
-    if not section and key in FIELDS:
-        return unknown(key, keys, "key", "it is a setting: write it under training: (fixed) or parameters: (searched)")
     if nearest(key, keys) is None and (old := nearest(key, RENAMED)) is not None:
         return unknown(key, keys, "key", f"write {RENAMED[old].removeprefix(f'{section}.')}")
     return unknown(key, keys, "key")

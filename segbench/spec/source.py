@@ -40,7 +40,7 @@ class Source:
     def describe(self, problems: Sequence[Problem]) -> str:
         """Return one line per problem, in the order of the file, those of ``--set`` last."""
         problems = sorted(problems, key=lambda p: (self._override(p.path) is not None, self._line(p.path)))
-        lines = [f"{self.where(p.path)} {p.key or 'file'}: {p.message}" for p in problems]
+        lines = [f"{self.where(p.path)} {p.key or 'file'}: {p.message}{self._below(p.path)}" for p in problems]
         return "\n".join(dict.fromkeys(lines))
 
     def find(self, key: str) -> KeyPath:
@@ -58,6 +58,13 @@ class Source:
                     return text
         return None
 
+    def _below(self, path: KeyPath) -> str:
+        """Return the overrides of keys below ``path``, which may be the cause of a mistake there."""
+        if self._override(path) is not None:
+            return ""
+        below = [text for key, text in self.overrides.items() if path and key[: len(path)] == path]
+        return f" (with {' '.join(f'--set {text}' for text in below)})" if below else ""
+
     def _line(self, path: KeyPath) -> int:
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
@@ -74,10 +81,7 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
     content = _parse(path, _read(path))
     lines: dict[KeyPath, int] = {}
     problems: list[Problem] = []
-    try:
-        tree = _plain(content, (), lines, problems)
-    except RecursionError:
-        raise SpecError(f"{path}:1 file: an alias (*name) refers to itself; write the values out") from None
+    tree = _plain(content, (), lines, problems)
     origins: dict[KeyPath, str] = {}
     for text in overrides:
         key, value = _override(text)

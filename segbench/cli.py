@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 from segbench.errors import SegbenchError, StateError
 from segbench.paths import SweepPaths
@@ -61,24 +62,27 @@ def sweep(
     _run_sweep(loaded, paths, executor, address)
 
 
-def _run_sweep(
-    loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray", "local"], address: str | None
-) -> None:
+def _run_sweep(loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray", "local"], address: str | None) -> None:
     from segbench.report.folder import read_leaderboard
     from segbench.report.progress import progress
     from segbench.report.tables import rich_table
-    from segbench.report.tracking import Tracker
+    from segbench.report.tracking import Tracker, tracking_uri
+    from segbench.spec.plan import plan_sweep
     from segbench.sweep import Sweep, open_folder
 
     spec = loaded.spec
     with ExitStack() as stack:
         stack.enter_context(open_folder(paths, spec))
+        stack.enter_context(Tracker(paths, spec, warn=_warn))
         execute = stack.enter_context(_executor(loaded, paths, executor, address))
-        tracker = stack.enter_context(Tracker(paths, spec)) if spec.mlflow.enabled else None
-        observer = stack.enter_context(progress(spec, out))
+        observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
         Sweep(loaded, paths, execute, [observer]).run()
     out.print(rich_table(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
-    out.print(f"{paths.leaderboard}", highlight=False)
+    out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
+    if spec.mlflow.enabled:
+        uri = tracking_uri(paths, spec)
+        out.print(f"MLflow       mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
+    out.print(f"Optuna       optuna-dashboard {paths.study}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -118,6 +122,100 @@ def leaderboard(folder: Path, format_: Literal["csv", "markdown", "table"]) -> N
     paths, loaded = _open(folder)
     metric = loaded.spec.metric
     click.echo(render(read_leaderboard(paths, metric.name, metric.goal), format_), nl=False)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def status(folder: Path) -> None:
+    """Print what has run, runs and is left of the sweep in FOLDER; also while it runs."""
+    from segbench.report.status import status_table
+
+    paths, loaded = _open(folder)
+    out.print(status_table(paths, loaded.spec, loaded.space))
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder of PNG or JPEG pictures.")
+@click.option("--out", "output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option("--device", default="cpu", show_default=True)
+def predict(checkpoint: Path, images: Path, output: Path, device: str) -> None:
+    """Segment pictures with the model in CHECKPOINT: label-id and colour PNGs."""
+    from segbench.final.evaluate import predict_folder
+
+    written = predict_folder(checkpoint, images, output, device)
+    out.print(f"{len(written)} label maps in {output}", highlight=False, soft_wrap=True)
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder in the Cityscapes layout, or a sweep file."
+)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+def evaluate(checkpoint: Path, data: Path, split: str, device: str) -> None:
+    """Print the metrics of the model in CHECKPOINT on a split of a data set."""
+    from segbench.final.evaluate import evaluate_folder
+    from segbench.final.model import load_model
+
+    if data.is_dir():
+        from segbench.config import DataConfig
+
+        size = load_model(checkpoint).size
+        config = DataConfig(dataset="cityscapes", root=str(data), size=size, split="official")
+    else:
+        from segbench.spec.load import load_spec
+
+        config = load_spec(data).spec.data
+    scores = evaluate_folder(checkpoint, config, split, device)
+    table = Table(show_header=False)
+    for name, value in scores.metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    out.print(table)
+
+
+@cli.group("mlflow")
+def mlflow_group() -> None:
+    """MLflow."""
+
+
+@mlflow_group.command("sync")
+@click.argument("folder", type=click.Path(path_type=Path))
+def mlflow_sync(folder: Path) -> None:
+    """Deliver what MLflow has not got yet of the sweep in FOLDER."""
+    from segbench.report.tracking import sync
+    from segbench.sweep import is_running
+
+    paths, loaded = _open(folder)
+    result = sync(paths, loaded.spec, final=not is_running(paths))
+    if result.error is not None:
+        raise SegbenchError(f"MLflow at {result.tracking_uri}: {result.error}; the same command tries again")
+    out.print(f"{result.num_runs} runs, {result.num_steps} new steps at {result.tracking_uri}", soft_wrap=True)
+
+
+@cli.group("data")
+def data_group() -> None:
+    """Data sets."""
+
+
+@data_group.command("pack")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
+def data_pack(file: Path, overrides: tuple[str, ...]) -> None:
+    """Check and pack the data set of the sweep in FILE; done by the first use otherwise."""
+    from segbench.data import check_data, open_data
+    from segbench.spec.load import load_spec
+
+    config = load_spec(file, overrides).spec.data
+    check_data(config)
+    data = open_data(config)
+    sizes = ", ".join(f"{len(getattr(data, split).names)} {split}" for split in ("train", "val", "test"))
+    out.print(f"{sizes} images; groups: {', '.join(data.groups)}", highlight=False, soft_wrap=True)
+
+
+def _warn(message: str) -> None:
+    err.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _open(folder: Path) -> "tuple[SweepPaths, LoadedSpec]":

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
@@ -135,9 +134,7 @@ class Sweep:
         assignments = plan_tests(retrained)
         if not assignments or not self.spec.is_segmentation:
             return
-        setup = StageSetup(
-            stage="test", num_trials=len(assignments), max_epochs=1, train=TEST_FUNCTION, metric=None
-        )
+        setup = StageSetup(stage="test", num_trials=len(assignments), max_epochs=1, train=TEST_FUNCTION, metric=None)
         with self._ledger("test") as ledger:
             self._run_stage(setup, ledger, FixedList(assignments))
 
@@ -214,6 +211,17 @@ def open_folder(paths: SweepPaths, spec: SweepSpec) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_running(paths: SweepPaths) -> bool:
+    """Whether a process runs the sweep in ``paths`` now."""
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _check_same(paths: SweepPaths, spec: SweepSpec) -> None:

@@ -12,7 +12,7 @@ def plan_retraining(finalists: Sequence[TrialRecord], num_seeds: int, epochs: in
 
     Seed s of every finalist is drawn from (sweep seed, s): finalists are compared on the same seeds.
     """
-    assignments = []
+    assignments: list[Assignment] = []
     for finalist in finalists:
         for index in range(num_seeds):
             source = finalist.assignment

@@ -1,0 +1,32 @@
+"""Sweep folders to report on, and an MLflow database to copy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from sweep_ledgers import SweepWriter
+
+from segbench.paths import SweepPaths
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> SweepWriter:
+    return SweepWriter(SweepPaths(tmp_path / "demo"))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs: making its tables takes seconds, so it is made once and copied."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield

@@ -1,0 +1,161 @@
+"""Sweeps as their ledgers tell them, written through the real ledger with a clock that the test moves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segbench.config import TrialConfig
+from segbench.ledger import Ledger
+from segbench.paths import Stage, SweepPaths, atomic_write
+from segbench.records import Assignment, Confusion, EpochRecord, TrialState
+from segbench.spec.load import dump_spec
+from segbench.spec.schema import SweepSpec
+
+GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
+START = 1_700_000_000.0
+
+
+def make_spec(**changes: Any) -> SweepSpec:
+    sections: dict[str, Any] = {
+        "name": "demo",
+        "parameters": {"lr": {"min": 1e-4, "max": 1e-2}},
+        "baselines": [{"name": "unet", "parameters": {"model": "unet"}}],
+        "retrain": {"top_k": 1, "seeds": 2},
+    }
+    return SweepSpec.model_validate({**sections, **changes})
+
+
+@dataclass
+class Clock:
+    """Unix time that advances by ``step_s`` whenever it is read."""
+
+    now: float = START
+    step_s: float = 1.0
+
+    def __call__(self) -> float:
+        self.now += self.step_s
+        return self.now
+
+
+@dataclass
+class SweepWriter:
+    """Writes ledgers as a sweep would."""
+
+    paths: SweepPaths
+    clock: Clock = field(default_factory=Clock)
+
+    def start(
+        self,
+        stage: Stage,
+        number: int,
+        name: str,
+        *,
+        source: int | None = None,
+        params: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        origin: str = "search",
+    ) -> None:
+        assignment = Assignment(
+            number=number,
+            name=name,
+            origin="baseline" if origin == "baseline" else "search",
+            params=params or {},
+            config=config if config is not None else asdict(TrialConfig(**(params or {}))),
+            seed=number,
+            max_epochs=9,
+            source=source,
+        )
+        with self._open(stage) as ledger:
+            ledger.start(assignment)
+
+    def epoch(
+        self, stage: Stage, number: int, epoch: int, score: float, metrics: Mapping[str, Any] | None = None
+    ) -> None:
+        record = EpochRecord(
+            epoch=epoch,
+            score=score,
+            metrics=segmentation_metrics("val", score) if metrics is None else metrics,
+            confusion=confusion(score) if metrics is None else None,
+            seconds=2.0,
+        )
+        with self._open(stage) as ledger:
+            ledger.epoch(number, record)
+
+    def end(self, stage: Stage, number: int, state: TrialState = TrialState.COMPLETE, reason: str = "") -> None:
+        with self._open(stage) as ledger:
+            ledger.end(number, state, reason)
+
+    def trial(
+        self,
+        stage: Stage,
+        number: int,
+        name: str,
+        scores: Sequence[float],
+        state: TrialState = TrialState.COMPLETE,
+        reason: str = "",
+        **start: Any,
+    ) -> None:
+        self.start(stage, number, name, **start)
+        for epoch, score in enumerate(scores, start=1):
+            self.epoch(stage, number, epoch, score)
+        self.end(stage, number, state, reason)
+
+    def test(self, number: int, name: str, miou: float, source: int, **start: Any) -> None:
+        self.start("test", number, name, source=source, **start)
+        self.epoch("test", number, 1, math.nan, segmentation_metrics("test", miou))
+        self.end("test", number)
+        folder = self.paths.trial("test", name)
+        atomic_write(folder / "confusion.csv", "truth,flat\nflat,3\n")
+        atomic_write(folder / "examples" / "scene.png", "a picture")
+
+    def _open(self, stage: Stage) -> "ClosingLedger":
+        return ClosingLedger(Ledger(self.paths.ledger(stage), self.clock))
+
+
+@dataclass
+class ClosingLedger:
+    ledger: Ledger
+
+    def __enter__(self) -> Ledger:
+        return self.ledger
+
+    def __exit__(self, *exception: object) -> None:
+        self.ledger.close()
+
+
+def segmentation_metrics(split: str, miou: float) -> dict[str, float]:
+    return {
+        f"{split}/loss": 1 - miou,
+        f"{split}/miou": miou,
+        **{f"{split}/iou/{group}": miou + 0.01 * index for index, group in enumerate(GROUPS)},
+        f"{split}/miou_official": miou - 0.1,
+    }
+
+
+def confusion(score: float) -> Confusion:
+    right = 0 if math.isnan(score) else round(100 * score)
+    return tuple(tuple(right if row == column else 1 for column in range(8)) for row in range(8))
+
+
+def write_demo(writer: SweepWriter) -> None:
+    """A small whole sweep: a baseline, two trials of which one is pruned, a NaN; two seeds each, tested."""
+    unet = {"params": {"model": "unet"}, "origin": "baseline"}
+    winner = {"params": {"model": "segformer", "lr": 0.002}}
+    writer.trial("search", 0, "baseline-unet", [0.2, 0.35, 0.3], **unet)
+    writer.trial("search", 1, "trial-0001", [0.1], TrialState.PRUNED, "rung 1", params={"lr": 0.01})
+    writer.trial("search", 2, "trial-0002", [0.3, math.nan], TrialState.FAIL, "nan", params={"lr": 0.009})
+    writer.trial("search", 3, "trial-0003", [0.3, 0.4, 0.45], **winner)
+    for number, (source, name, scores, start) in enumerate(
+        [
+            (0, "baseline-unet-seed-0", [0.3, 0.34], unet),
+            (0, "baseline-unet-seed-1", [0.2, 0.38], unet),
+            (3, "trial-0003-seed-0", [0.5, 0.44], winner),
+            (3, "trial-0003-seed-1", [0.4, 0.46], winner),
+        ]
+    ):
+        writer.trial("retrain", number, name, scores, source=source, **start)
+        writer.test(number, name, scores[-1] - 0.02, source=number, **start)
+    atomic_write(writer.paths.spec, dump_spec(make_spec()))
+    atomic_write(writer.paths.versions, '{"commit":"old"}\n{"commit":"0123abc"}\n')

@@ -13,17 +13,15 @@ Tensors come back on the CPU; torch is imported only where there are tensors.
 """
 
 import json
-import math
 import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from segbench.errors import CheckpointError
 from segbench.paths import atomic_path, atomic_write
+from segbench.training.state_json import decode, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +45,7 @@ def save(state: Mapping[Any, Any], folder: Path) -> None:
         TypeError: something else is in ``state``; the message says where.
     """
     tensors: dict[str, Tensor] = {}
-    content = _encode(state, "", tensors)
+    content = encode(state, tensors)
     folder.mkdir(parents=True, exist_ok=True)
     unused = [name for name in TENSOR_FILES if name != _tensor_file_in_use(folder)]
     entry = None
@@ -78,7 +76,7 @@ def load(folder: Path) -> dict[Any, Any]:
     tensors: dict[str, Tensor] = {}
     if entry is not None:
         tensors, _ = _read_tensors(folder / entry["file"], entry["crc32"])
-    state = _decode(document["state"], tensors)
+    state = decode(document["state"], tensors)
     assert isinstance(state, dict)
     return state
 
@@ -122,58 +120,6 @@ def load_model_files(folder: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]"
     if "card" not in metadata:
         raise CheckpointError(f"{path}: not written by segbench (no card in its header); give a best/ folder")
     return weights, json.loads(metadata["card"])
-
-
-def _encode(value: Any, path: str, tensors: "dict[str, Tensor]") -> Any:
-    """Return ``value`` as strict JSON; what JSON lacks becomes a mapping with the one key ``$kind``."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"$float": repr(value)}
-    if isinstance(value, Mapping):
-        items = [(key, _encode(item, f"{path}/{key}", tensors)) for key, item in value.items()]
-        if all(isinstance(key, str) and not key.startswith("$") for key, _ in items):
-            return dict(items)
-        return {"$map": [[_encode_key(key, path), item] for key, item in items]}
-    if isinstance(value, list | tuple):
-        encoded = [_encode(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
-        return encoded if isinstance(value, list) else {"$tuple": encoded}
-    if not isinstance(value, np.ndarray) and type(value).__module__.partition(".")[0] != "torch":
-        raise TypeError(f"state at {path or '/'} is a {type(value).__name__}; see segbench.training.checkpoint.save")
-    import torch
-
-    name = path if path not in tensors else f"{path}#{len(tensors)}"  # "a/b" may also be one key
-    tensors[name] = torch.as_tensor(value)
-    return {"$array" if isinstance(value, np.ndarray) else "$tensor": name}
-
-
-def _encode_key(key: Any, path: str) -> Any:
-    if not (key is None or isinstance(key, bool | str | int | float | np.generic)):
-        raise TypeError(f"state at {path or '/'} has a key of type {type(key).__name__}; use strings or numbers")
-    return _encode(key, path, {})
-
-
-def _decode(value: Any, tensors: "dict[str, Tensor]") -> Any:
-    if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    content: Any
-    kind, content = next(iter(value.items()), ("", None))
-    match kind:
-        case "$float":
-            return float(content)
-        case "$tuple":
-            return tuple(_decode(item, tensors) for item in content)
-        case "$map":
-            return {_decode(key, tensors): _decode(item, tensors) for key, item in content}
-        case "$tensor":
-            return tensors[content]
-        case "$array":
-            return tensors[content].numpy()
-    return {key: _decode(item, tensors) for key, item in value.items()}
 
 
 def _write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> int:

@@ -47,6 +47,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data_config: DataConfig) ->
     return target
 
 
+def read_png(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 @pytest.fixture(scope="module")
 def model(folder: Path) -> LoadedModel:
     return load_model(folder)
@@ -93,7 +98,7 @@ def test_the_test_stage_yields_once_and_writes_tables_and_pictures(
 
     pictures = sorted((tmp_path / "examples").iterdir())
     assert [path.stem for path in pictures] == [data.test.names[i] for i in (0, 2, 3, 5)]
-    panel = np.asarray(Image.open(pictures[0]))
+    panel = read_png(pictures[0])
     assert panel.shape == (32, 3 * 64, 3)
     assert np.array_equal(panel[:, :64], data.test.images[0])
     palette = np.array(data.colors, np.uint8)
@@ -169,13 +174,14 @@ def test_a_folder_of_pictures_becomes_label_ids_and_colours(
         "a_labelIds.png", "grey_labelIds.png", "sub/b_labelIds.png",
     ]  # fmt: skip
     classes = model.predict(images[:1])[0]
-    labels = np.asarray(Image.open(files[0]))
+    labels = read_png(files[0])
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, np.array([0, 7, 11, 17, 21, 23, 24, 26])[classes])
     assert np.array_equal(model.lut[labels], classes)
-    colors = np.asarray(Image.open(tmp_path / "out" / "a_color.png"))
+    colors = read_png(tmp_path / "out" / "a_color.png")
     assert np.array_equal(colors, np.array(model.colors, np.uint8)[classes])
-    assert Image.open(files[2]).size == (90, 40)
+    with Image.open(files[2]) as picture:
+        assert picture.size == (90, 40)
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 

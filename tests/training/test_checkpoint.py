@@ -122,6 +122,8 @@ def test_state_json_is_strict_json(tmp_path: Path) -> None:
 def test_what_cannot_be_saved_is_named_by_its_place(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"state at /a/1/b is a set"):
         checkpoint.save({"a": [0, {"b": {1, 2}}]}, tmp_path)
+    with pytest.raises(TypeError, match=r"state at /a is a device"):
+        checkpoint.save({"a": torch.device("cpu")}, tmp_path)
     with pytest.raises(TypeError, match=r"key of type tuple"):
         checkpoint.save({"a": {(1, 2): 3}}, tmp_path)
     assert not checkpoint.exists(tmp_path)

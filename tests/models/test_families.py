@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +27,15 @@ def build(config: TrialConfig, seed: int = 0, num_classes: int = 5) -> nn.Module
 
 def test_every_registered_family_is_under_test() -> None:
     assert TINY.keys() == FAMILIES.keys()
+
+
+def test_the_page_on_adding_a_model_shows_the_code_as_it_is() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "adding-a-model.md").read_text()
+    registry = (root / "segbench" / "models" / "__init__.py").read_text()
+    entry = page[page.index('    "upernet": Family(') :]
+    assert entry[: entry.index("\n    ),") + 7] in registry
+    assert len((root / "segbench" / "models" / "upernet.py").read_text().splitlines()) < 120
 
 
 def test_the_registry_needs_neither_torch_nor_transformers() -> None:

@@ -121,11 +121,12 @@ def _resize(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor,
     if mask.shape == size:
         return image, mask
     shrinks = size[0] < mask.shape[0]
-    resized = functional.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=shrinks)[0]
-    # nearest by index: interpolate has no int64 kernel, and both devices pick the same pixels this way
+    part = image[None].contiguous()  # the kernel is twice as slow on a view
+    resized = functional.interpolate(part, size, mode="bilinear", align_corners=False, antialias=shrinks)
+    # by index: interpolate has no int64 kernel, and both devices pick the same pixels this way
     rows = _nearest(mask.shape[0], size[0], mask)
     columns = _nearest(mask.shape[1], size[1], mask)
-    return resized, mask[rows[:, None], columns]
+    return resized[0], mask.index_select(0, rows).index_select(1, columns)
 
 
 def _nearest(old: int, new: int, like: Tensor) -> Tensor:

@@ -97,8 +97,15 @@ def read_pair(pair: ImagePair, size: tuple[int, int]) -> tuple[UInt8Array, UInt8
 
 def fingerprint(pairs: Iterable[ImagePair]) -> list[tuple[str, int, int]]:
     """Return path, bytes and modification time (ns) of all files: what a packed file depends on."""
-    stats = [(path, path.stat()) for pair in pairs for path in (pair.image, pair.label)]
-    return [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    return [_file_state(path) for pair in pairs for path in (pair.image, pair.label)]
+
+
+def _file_state(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:  # a broken link, or no permission
+        raise _unreadable(path, error) from error
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
 def _index_split(root: Path, folder: str) -> list[ImagePair]:

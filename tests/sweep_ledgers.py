@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from segbench.config import TrialConfig
@@ -45,6 +44,7 @@ class SweepWriter:
 
     paths: SweepPaths
     clock: Clock = field(default_factory=Clock)
+    ledgers: dict[Stage, Ledger] = field(default_factory=dict)
 
     def start(
         self,
@@ -67,8 +67,7 @@ class SweepWriter:
             max_epochs=9,
             source=source,
         )
-        with self._open(stage) as ledger:
-            ledger.start(assignment)
+        self._ledger(stage).start(assignment)
 
     def epoch(
         self, stage: Stage, number: int, epoch: int, score: float, metrics: Mapping[str, Any] | None = None
@@ -80,12 +79,10 @@ class SweepWriter:
             confusion=confusion(score) if metrics is None else None,
             seconds=2.0,
         )
-        with self._open(stage) as ledger:
-            ledger.epoch(number, record)
+        self._ledger(stage).epoch(number, record)
 
     def end(self, stage: Stage, number: int, state: TrialState = TrialState.COMPLETE, reason: str = "") -> None:
-        with self._open(stage) as ledger:
-            ledger.end(number, state, reason)
+        self._ledger(stage).end(number, state, reason)
 
     def trial(
         self,
@@ -110,19 +107,14 @@ class SweepWriter:
         atomic_write(folder / "confusion.csv", "truth,flat\nflat,3\n")
         atomic_write(folder / "examples" / "scene.png", "a picture")
 
-    def _open(self, stage: Stage) -> "ClosingLedger":
-        return ClosingLedger(Ledger(self.paths.ledger(stage), self.clock))
+    def close(self) -> None:
+        for ledger in self.ledgers.values():
+            ledger.close()
 
-
-@dataclass
-class ClosingLedger:
-    ledger: Ledger
-
-    def __enter__(self) -> Ledger:
-        return self.ledger
-
-    def __exit__(self, *exception: object) -> None:
-        self.ledger.close()
+    def _ledger(self, stage: Stage) -> Ledger:
+        if stage not in self.ledgers:
+            self.ledgers[stage] = Ledger(self.paths.ledger(stage), self.clock)
+        return self.ledgers[stage]
 
 
 def segmentation_metrics(split: str, miou: float) -> dict[str, float]:

@@ -24,12 +24,15 @@ def render(table: pd.DataFrame, format: Format) -> str:
     """
     if format == "csv":
         return str(table.to_csv(index=False))
+    if table.empty:
+        return "no trials yet\n"
     if format == "markdown":
         return markdown(summarize(table))
     console = Console(file=io.StringIO(), width=1000, color_system=None)
     console.print(rich_table(table))
     assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()) + "\n"
+    lines = (line.rstrip() for line in console.file.getvalue().splitlines())
+    return "".join(line + "\n" for line in lines if line)
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,8 +14,10 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> SweepWriter:
-    return SweepWriter(SweepPaths(tmp_path / "demo"))
+def writer(tmp_path: Path) -> Iterator[SweepWriter]:
+    writer = SweepWriter(SweepPaths(tmp_path / "demo"))
+    yield writer
+    writer.close()
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +28,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    yield
+@pytest.fixture(scope="session", autouse=True)
+def _no_server() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield

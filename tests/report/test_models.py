@@ -1,0 +1,123 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+from sweep_ledgers import GROUPS, SweepWriter, make_spec, write_demo
+
+from segbench.config import TrialConfig
+from segbench.final.model import load_model
+from segbench.models import build_model
+from segbench.paths import SweepPaths
+from segbench.report.folder import export_models, read_leaderboard, read_run_ids, write_tables
+from segbench.report.mlflow_delivery import MODEL_TAG
+from segbench.report.tracking import sync, tracking_uri
+from segbench.training.checkpoint import save_model
+
+CONFIG = TrialConfig(model="unet", width=4, depth=1)
+
+
+def write_model(folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    card = {
+        "config": asdict(CONFIG),
+        "groups": list(GROUPS),
+        "colors": [[index, 0, 0] for index in range(8)],
+        "lut": [index % 8 for index in range(256)],
+        "size": [16, 24],
+        "epoch": 1,
+        "metric": "val/miou",
+        "score": 0.5,
+    }
+    save_model(folder, build_model(CONFIG, 8).state_dict(), card)
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> SweepWriter:
+    """The demo sweep with a model for each seed, delivered twice."""
+    writer = SweepWriter(SweepPaths(tmp_path_factory.mktemp("models") / "demo"))
+    write_demo(writer)
+    writer.paths.mlflow_db.write_bytes(empty_database.read_bytes())
+    for seed, name in enumerate(["baseline-unet-seed-0", "baseline-unet-seed-1", "trial-0003-seed-0"]):
+        write_model(writer.paths.best("retrain", name), seed)
+    for _ in range(2):
+        assert sync(writer.paths, make_spec(), final=True).error is None
+    writer.close()
+    return writer
+
+
+def load(writer: SweepWriter, run: str) -> PyFuncModel:
+    mlflow.set_tracking_uri(tracking_uri(writer.paths, make_spec()))
+    try:
+        return mlflow.pyfunc.load_model(f"runs:/{read_run_ids(writer.paths)[run]}/model")
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def test_pyfunc_predicts_what_the_model_folder_predicts(logged: SweepWriter) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), np.uint8)
+    classes = load(logged, "retrain/trial-0003-seed-0").predict(images)
+    assert classes.dtype == np.uint8
+    assert classes.shape == (3, 16, 24)
+    expected = load_model(logged.paths.best("retrain", "trial-0003-seed-0")).predict(images)
+    assert np.array_equal(classes, expected)
+
+
+def test_the_signature_refuses_pictures_of_another_kind(logged: SweepWriter) -> None:
+    model = load(logged, "retrain/trial-0003-seed-0")
+    assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 16, 24, 3)}
+    for wrong in (np.zeros((1, 16, 24, 3), np.float32), np.zeros((1, 8, 24, 3), np.uint8)):
+        with pytest.raises(MlflowException, match="Failed to enforce schema"):
+            model.predict(wrong)
+    example = model.input_example
+    assert example.shape == (1, 16, 24, 3)
+
+
+def test_each_row_has_one_model_that_of_its_best_seed(logged: SweepWriter) -> None:
+    client = mlflow.MlflowClient(tracking_uri=tracking_uri(logged.paths, make_spec()))
+    experiment = client.get_experiment_by_name("demo")
+    models = client.search_logged_models([experiment.experiment_id])
+    run_ids = read_run_ids(logged.paths)
+    assert {model.source_run_id for model in models} == {
+        run_ids["retrain/trial-0003-seed-0"],
+        run_ids["retrain/baseline-unet-seed-1"],
+    }
+    assert len(models) == 2
+    for model in models:
+        assert str(model.status) == "READY"
+        assert client.get_run(model.source_run_id).data.tags[MODEL_TAG] == model.model_id
+        assert client.get_run(model.source_run_id).outputs.model_outputs[0].model_id == model.model_id
+
+
+def test_requirements_are_pinned_and_the_code_is_in_the_model(logged: SweepWriter) -> None:
+    artifacts = next(logged.paths.mlflow_artifacts.rglob("MLmodel")).parent
+    requirements = (artifacts / "requirements.txt").read_text().split()
+    assert "torch==2.13.0" in requirements
+    assert (artifacts / "code" / "segbench" / "report" / "pyfunc.py").is_file()
+    assert not list(artifacts.rglob("*.pyc"))
+
+
+def test_the_leaderboard_counts_weights_and_exports_each_rows_best_model(logged: SweepWriter) -> None:
+    paths = logged.paths
+    table = read_leaderboard(paths, "val/miou", "maximize")
+    expected = sum(weight.numel() for weight in build_model(CONFIG, 8).parameters())
+    assert table["parameters"].tolist() == [expected, expected]
+    export_models(paths, "maximize")
+    for name, seed in (("trial-0003", "trial-0003-seed-0"), ("baseline-unet", "baseline-unet-seed-1")):
+        for file in ("model.safetensors", "config.json"):
+            assert (paths.model(name) / file).read_bytes() == (paths.best("retrain", seed) / file).read_bytes()
+
+
+def test_tables_on_disk_are_read_back_as_numbers(logged: SweepWriter) -> None:
+    paths = logged.paths
+    write_tables(paths, "val/miou", "maximize")
+    leaderboard, trials = pd.read_csv(paths.leaderboard), pd.read_csv(paths.trials)
+    assert leaderboard["val/miou mean"].tolist() == pytest.approx([0.48, 0.36])
+    assert leaderboard["parameters"].dtype == np.int64
+    assert trials["params.lr"].isna().tolist() == [True, False, False, False]
+    assert len(leaderboard["mlflow_runs"][0].split(";")) == 2

@@ -65,7 +65,7 @@ def sweep(
 def _run_sweep(loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray", "local"], address: str | None) -> None:
     from segbench.report.folder import read_leaderboard
     from segbench.report.progress import progress
-    from segbench.report.tables import rich_table
+    from segbench.report.tables import LeaderboardView
     from segbench.report.tracking import Tracker, tracking_uri
     from segbench.spec.plan import plan_sweep
     from segbench.sweep import Sweep, open_folder
@@ -77,7 +77,7 @@ def _run_sweep(loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray",
         execute = stack.enter_context(_executor(loaded, paths, executor, address))
         observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
         Sweep(loaded, paths, execute, [observer]).run()
-    out.print(rich_table(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
+    out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
     if spec.mlflow.enabled:
         uri = tracking_uri(paths, spec)

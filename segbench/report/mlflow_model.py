@@ -20,7 +20,7 @@ import segbench
 
 LOADER = "segbench.report.pyfunc"
 
-_REQUIREMENTS = ("mlflow", "numpy", "pillow", "pyarrow", "safetensors", "torch", "transformers")
+_REQUIREMENTS = ("filelock", "mlflow", "numpy", "pillow", "pyarrow", "safetensors", "torch", "transformers")
 
 
 def log_model(client: MlflowClient, experiment_id: str, run_id: str, folder: Path, step: int) -> str:

@@ -27,9 +27,8 @@ def progress(spec: SweepSpec, plan: SweepPlan, console: Console) -> Iterator[Swe
         yield LineProgress(view, console, spec.metric.name, spec.metric.goal)
         return
     live = LiveProgress(view, spec.name, spec.metric.name, spec.metric.goal)
-    with Live(get_renderable=live.render, console=console, refresh_per_second=2, transient=True):
+    with Live(get_renderable=live.render, console=console, refresh_per_second=2):
         yield live
-    console.print(live.render())
 
 
 class LiveProgress:

@@ -5,13 +5,17 @@ from typing import Any, Literal
 
 import pandas as pd
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 Format = Literal["csv", "markdown", "table"]
 
 _TEXT_COLUMNS = {"name", "model", "state", "reason"}
+_DROPPED_FIRST = ("reason", "search ", "epochs", "test/miou_official", "seeds", "seconds", "weights", "model")
+"""Beginnings of the columns that a narrow terminal does without, in this order."""
+
 _NUMBER_FORMATS = {"rank": "d", "seeds": "d", "epochs": ".4g", "seconds": ".0f"}
 
 
@@ -29,7 +33,7 @@ def render(table: pd.DataFrame, format: Format) -> str:
     if format == "markdown":
         return markdown(summarize(table))
     console = Console(file=io.StringIO(), width=1000, color_system=None)
-    console.print(rich_table(table))
+    console.print(LeaderboardView(table))
     assert isinstance(console.file, io.StringIO)
     lines = (line.rstrip() for line in console.file.getvalue().splitlines())
     return "".join(line + "\n" for line in lines if line)
@@ -58,15 +62,32 @@ def markdown(table: pd.DataFrame) -> str:
     return "".join("| " + " | ".join(row) + " |\n" for row in [rows[0], rules, *rows[1:]])
 
 
-def rich_table(table: pd.DataFrame, title: str | None = None) -> Table:
-    """Return the main columns of a leaderboard for a rich console, the winner in bold."""
-    summary = summarize(table)
-    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in summary.columns:
-        result.add_column(Text(column), justify="left" if column in _TEXT_COLUMNS else "right", overflow="fold")
-    for index, row in enumerate(summary.to_numpy().tolist()):
-        result.add_row(*(Text(cell) for cell in row), style="bold" if index == 0 else None)
-    return result
+class LeaderboardView:
+    """The main columns of a leaderboard for a rich console, the winner in bold; as many as the width allows.
+
+    Args:
+        table: from :func:`segbench.report.leaderboard.leaderboard_table`.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._summary = summarize(table)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for num_dropped in range(len(_DROPPED_FIRST) + 1):
+            shown = [name for name in self._summary.columns if not name.startswith(_DROPPED_FIRST[:num_dropped])]
+            table = self._table(shown)
+            if Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width:
+                break
+        yield table
+
+    def _table(self, columns: list[str]) -> Table:
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in columns:
+            is_text = column in _TEXT_COLUMNS
+            table.add_column(Text(column), justify="left" if is_text else "right", no_wrap=not is_text)
+        for index, row in enumerate(self._summary[columns].to_numpy().tolist()):
+            table.add_row(*(Text(cell) for cell in row), style="bold" if index == 0 else None)
+        return table
 
 
 def _summarize_column(table: pd.DataFrame, column: str) -> tuple[str, list[str]] | None:

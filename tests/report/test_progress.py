@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from rich.live import _RefreshThread
 from sweep_ledgers import make_spec
 
 from segbench.records import Assignment, EpochRecord, TrialRecord, TrialState
@@ -127,10 +128,11 @@ def test_many_running_trials_are_cut() -> None:
 @pytest.mark.parametrize("interactive", [True, False])
 def test_an_interrupt_passes_through_and_the_thread_of_the_view_ends(interactive: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=interactive, width=100)
-    threads = threading.active_count()
+    drawing: list[threading.Thread] = []
 
     def interrupted_sweep() -> None:
         with progress(make_spec(), PLAN, console) as observer:
+            drawing.extend(thread for thread in threading.enumerate() if isinstance(thread, _RefreshThread))
             observer.on_stage("search", 10, 9)
             worker = threading.Thread(target=lambda: [observer.on_trial(trial(i, 0.5)) for i in range(50)])
             worker.start()
@@ -139,7 +141,10 @@ def test_an_interrupt_passes_through_and_the_thread_of_the_view_ends(interactive
 
     with pytest.raises(KeyboardInterrupt):
         interrupted_sweep()
-    assert threading.active_count() == threads
+    assert len(drawing) == interactive
+    for thread in drawing:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
     assert isinstance(console.file, io.StringIO)
     assert "trial-0000" in console.file.getvalue()
 

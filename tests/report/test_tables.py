@@ -1,12 +1,13 @@
 import io
 
 import pandas as pd
+import pytest
 from rich.console import Console
 from sweep_ledgers import SweepWriter, write_demo
 
 from segbench.records import TrialState
 from segbench.report.folder import read_leaderboard
-from segbench.report.tables import render, rich_table
+from segbench.report.tables import LeaderboardView, render
 
 
 def board(writer: SweepWriter) -> pd.DataFrame:
@@ -51,9 +52,14 @@ def test_an_empty_leaderboard_says_so(writer: SweepWriter) -> None:
     assert [render(board(writer), format_) for format_ in ("markdown", "table")] == ["no trials yet\n"] * 2
 
 
-def test_a_narrow_terminal_gets_a_table_too(writer: SweepWriter) -> None:
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_narrow_terminal_gets_fewer_columns_each_whole(writer: SweepWriter, width: int) -> None:
     write_demo(writer)
-    console = Console(file=io.StringIO(), width=60)
-    console.print(rich_table(board(writer), title="demo"))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(LeaderboardView(board(writer)))
     assert isinstance(console.file, io.StringIO)
-    assert max(len(line) for line in console.file.getvalue().splitlines()) <= 60
+    lines = console.file.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= width
+    winner = next(line for line in lines if "trial-0003" in line)
+    assert "0.4800 ± 0.0283" in winner
+    assert ("segformer" in winner) == (width > 60)

@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from segbench.config import DataConfig
 from segbench.data import open_data
 from segbench.errors import SegbenchError, StateError
 from segbench.final.retrain import plan_retraining, plan_tests
@@ -157,7 +159,7 @@ class Sweep:
             assignment=assignment,
             train=setup.train,
             folder=str(self.paths.trial(setup.stage, assignment.name).resolve()),
-            data=self.spec.data if self.spec.is_segmentation else None,
+            data=_absolute(self.spec.data) if self.spec.is_segmentation else None,
             train_on=setup.train_on,
             metric=setup.metric,
             goal=self.spec.metric.goal,
@@ -166,6 +168,15 @@ class Sweep:
             use_gpu=self.spec.resources.gpu > 0,
             num_threads=max(1, int(self.spec.resources.cpu)),
         )
+
+
+def _absolute(data: DataConfig) -> DataConfig:
+    """Return the data section as a worker needs it, whose current folder is another one."""
+
+    def resolve(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    return replace(data, root=resolve(data.root), cache_dir=resolve(data.cache_dir))
 
 
 class _StageObserver:

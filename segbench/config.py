@@ -48,9 +48,9 @@ class TrialConfig:
 
     # model
     model: Annotated[str, Setting("model family: a name in the registry (unet, segformer, upernet)")] = "unet"
-    variant: Annotated[
-        str | None, Setting("size within the family, such as mit-b0; null: the family's smallest")
-    ] = None
+    variant: Annotated[str | None, Setting("size within the family, such as mit-b0; null: the family's smallest")] = (
+        None
+    )
     pretrained: Annotated[
         str | None, Setting("hub name or local folder of pretrained encoder weights; null: random weights")
     ] = None
@@ -100,15 +100,11 @@ class TrialConfig:
     flip: Annotated[float, Setting("probability of a horizontal flip", ge=0, le=1)] = 0.0
     scale_min: Annotated[float, Setting("smallest random zoom; 1 = none", gt=0)] = 1.0
     scale_max: Annotated[float, Setting("largest random zoom; 1 = none", gt=0)] = 1.0
-    color: Annotated[
-        float, Setting("strength of brightness, contrast and saturation changes", ge=0, le=1)
-    ] = 0.0
+    color: Annotated[float, Setting("strength of brightness, contrast and saturation changes", ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulation_steps:
-            raise ValueError(
-                f"accumulation_steps={self.accumulation_steps} must divide batch_size={self.batch_size}"
-            )
+            raise ValueError(f"accumulation_steps={self.accumulation_steps} must divide batch_size={self.batch_size}")
         if self.scale_min > self.scale_max:
             raise ValueError(f"scale_min={self.scale_min} is above scale_max={self.scale_max}; swap them")
 
@@ -129,19 +125,17 @@ class DataConfig:
         Literal["official", "pooled", "by-city"], Setting("how train, val and test are made (docs/data.md)")
     ] = "pooled"
     seed: Annotated[int, Setting("seed of the split and of generated scenes", ge=0)] = 0
-    limit: Annotated[
-        int | None, Setting("use at most so many images in all, taken evenly; null: all", ge=3)
-    ] = None
-    num_images: Annotated[
-        tuple[int, int, int], Setting("streets only: number of train, val and test scenes")
-    ] = (240, 60, 60)
+    limit: Annotated[int | None, Setting("use at most so many images in all, taken evenly; null: all", ge=3)] = None
+    num_images: Annotated[tuple[int, int, int], Setting("streets only: number of train, val and test scenes")] = (
+        240,
+        60,
+        60,
+    )
     groups: Annotated[
         dict[str, tuple[int, ...]] | None,
         Setting("group name -> Cityscapes label ids, in class order; null: the 8 categories"),
     ] = None
-    ignore: Annotated[
-        tuple[str, ...], Setting("groups that are neither trained on nor scored (they become 255)")
-    ] = ()
+    ignore: Annotated[tuple[str, ...], Setting("groups that are neither trained on nor scored (they become 255)")] = ()
     cache_dir: Annotated[
         str | None, Setting("where packed data sets are kept; null: $SEGBENCH_CACHE or ~/.cache/segbench")
     ] = None

@@ -103,7 +103,8 @@ class Delivery:
         if view.status == "RUNNING" and progress.status != "RUNNING":
             self.client.update_run(run.run_id, status="RUNNING")
             progress.status = "RUNNING"
-        changed = {key: value for key, value in view.tags.items() if progress.tags.get(key) != value}
+        tags_wanted = {**view.tags, **self._parent_tag(view)}
+        changed = {key: value for key, value in tags_wanted.items() if progress.tags.get(key) != value}
         points = [*new, view.test] if view.test is not None else new
         batches = list(_batches(points)) or [[]]
         for metrics in batches:
@@ -199,10 +200,11 @@ class Delivery:
         return self._runs[view.key], progress
 
     def _create(self, view: RunView) -> Run:
-        tags = {SWEEP_TAG: self._sweep_id, KEY_TAG: view.key, **view.tags}
-        if view.key != PARENT_KEY:
-            tags["mlflow.parentRunId"] = self._runs[PARENT_KEY].run_id
+        tags = {SWEEP_TAG: self._sweep_id, KEY_TAG: view.key, **view.tags, **self._parent_tag(view)}
         return self.client.create_run(self.experiment_id, start_time=view.start_ms, tags=tags, run_name=view.name)
+
+    def _parent_tag(self, view: RunView) -> dict[str, str]:
+        return {} if view.key == PARENT_KEY else {"mlflow.parentRunId": self._runs[PARENT_KEY].run_id}
 
     def _last_step(self, run: Run, view: RunView) -> int:
         """Return the last step that MLflow has, by a metric that is in every step; -1 when there is none."""
@@ -227,5 +229,8 @@ def _batches(points: Sequence[Point]) -> Iterator[list[Metric]]:
             yield batch
             batch = []
         batch.extend(metrics)
+        while len(batch) > _MAX_METRICS:  # more than a request can carry in one epoch
+            yield batch[:_MAX_METRICS]
+            batch = batch[_MAX_METRICS:]
     if batch:
         yield batch

@@ -233,6 +233,7 @@ def _set_mlflow_defaults() -> None:
     """Choose settings that MLflow reads from the environment; what the user has set counts."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # we come again ourselves
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,12 +96,21 @@ def test_each_row_has_one_model_that_of_its_best_seed(logged: SweepWriter) -> No
         assert client.get_run(model.source_run_id).outputs.model_outputs[0].model_id == model.model_id
 
 
-def test_requirements_are_pinned_and_the_code_is_in_the_model(logged: SweepWriter) -> None:
+def test_the_model_loads_where_segbench_is_not_installed(logged: SweepWriter) -> None:
     artifacts = next(logged.paths.mlflow_artifacts.rglob("MLmodel")).parent
-    requirements = (artifacts / "requirements.txt").read_text().split()
-    assert "torch==2.13.0" in requirements
-    assert (artifacts / "code" / "segbench" / "report" / "pyfunc.py").is_file()
-    assert not list(artifacts.rglob("*.pyc"))
+    assert "torch==2.13.0" in (artifacts / "requirements.txt").read_text().split()
+    code = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+sys.path = [path for path in sys.path if path != sys.argv[2]]
+import mlflow.pyfunc, numpy
+print(mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.zeros((1, 16, 24, 3), numpy.uint8)).shape)
+print(sys.modules["segbench"].__file__)
+"""
+    checkout = str(Path(__file__).parent.parent.parent)
+    command = [sys.executable, "-P", "-c", code, str(artifacts), checkout]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert printed == ["(1, 16, 24)", str(artifacts / "code" / "segbench" / "__init__.py")]
 
 
 def test_the_leaderboard_counts_weights_and_exports_each_rows_best_model(logged: SweepWriter) -> None:

@@ -224,6 +224,26 @@ def test_many_epochs_go_in_few_batches(server: Server) -> None:
     assert [step for step, _ in server.history("trial-0000", "val/miou")] == list(range(1, 201))
 
 
+def test_an_epoch_may_have_more_metrics_than_one_request_takes(server: Server) -> None:
+    server.spec = make_spec(train="objectives:toy", retrain=None)
+    server.writer.start("search", 0, "trial-0000", config={f"p{number}": number for number in range(150)})
+    server.writer.epoch("search", 0, 1, 0.5, {f"m{number}": number for number in range(2000)})
+    assert server.sync().num_steps == 1
+    run = server.runs()["trial-0000"]
+    assert (len(run.data.params), len(run.data.metrics)) == (150, 2000)
+
+
+def test_a_parent_that_a_user_deleted_is_made_again_with_its_children(server: Server) -> None:
+    write_demo(server.writer)
+    server.sync(final=True)
+    server.client.delete_run(server.runs()["demo"].info.run_id)
+    server.sync(final=True)
+    runs = server.runs()
+    parent = runs.pop("demo").info.run_id
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent}
+    assert len(runs) == 8
+
+
 def test_a_run_that_a_user_deleted_is_made_again_and_the_others_are_not_held_up(server: Server) -> None:
     writer = server.writer
     writer.start("search", 0, "trial-0000")

@@ -87,12 +87,15 @@ def test_files_stay_short(path: Path) -> None:
 
 BLOCK = """
 import sys
-from importlib.abc import MetaPathFinder
-class Block(MetaPathFinder):
+class Hide:
+    def __init__(self, finder):
+        self.finder = finder
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Block())
+        # as on a machine without the package: "not found", for those who ask politely too
+        return None if name.partition(".")[0] in {blocked!r} else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
 """
 
 TRAIN = """

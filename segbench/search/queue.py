@@ -132,7 +132,8 @@ class LedgerQueue:
         elif not record.epochs:
             self._finish(number, TrialState.FAIL, "ended without reporting an epoch")
         elif record.epochs_done < record.assignment.max_epochs:
-            self._finish(number, TrialState.COMPLETE, f"ended by itself after epoch {record.epochs_done}")
+            has_patience = record.assignment.config.get("patience") is not None
+            self._finish(number, TrialState.COMPLETE, "patience" if has_patience else "ended by itself")
         else:
             self._finish(number, TrialState.COMPLETE, "")
 

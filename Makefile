@@ -1,0 +1,43 @@
+# `make quickstart` and `make test` work on a bare machine with Python 3.11: they set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS ?= 1
+export RAY_TQDM ?= 0
+
+.PHONY: setup quickstart test check format docs lock clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "segbench is locked for Python 3.11; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(READY)
+
+quickstart: $(READY)  ## the main job on generated street scenes, a few minutes on two cores
+	$(BIN)/python -m segbench.sweep sweeps/quickstart.yaml
+
+check: $(READY)  ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check  ## style, types and all tests
+	$(BIN)/pytest -q
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## tables in docs/spec.md from the schema
+	$(BIN)/python -m segbench.spec.docs docs/spec.md
+
+lock: $(READY)  ## after `pip install` of something new
+	$(BIN)/pip freeze --exclude-editable | grep -v '^-e\|^segbench\|^#' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > .lock.tmp
+	(sed -n '/^#/p' requirements.lock; cat .lock.tmp) > .lock.new && mv .lock.new requirements.lock && rm .lock.tmp
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -4,6 +4,9 @@ Each verb imports what it needs: ``segbench schema`` does not wait for torch, Ra
 """
 
 import json
+import os
+import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -72,6 +75,7 @@ def _run_sweep(loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray",
 
     spec = loaded.spec
     with ExitStack() as stack:
+        stack.enter_context(_interruptible())
         stack.enter_context(open_folder(paths, spec))
         stack.enter_context(Tracker(paths, spec, warn=_warn))
         execute = stack.enter_context(_executor(loaded, paths, executor, address))
@@ -81,7 +85,8 @@ def _run_sweep(loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray",
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
     if spec.mlflow.enabled:
         uri = tracking_uri(paths, spec)
-        out.print(f"MLflow       mlflow ui --backend-store-uri {uri}", highlight=False, soft_wrap=True)
+        view = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+        out.print(f"MLflow       {view}", highlight=False, soft_wrap=True)
     out.print(f"Optuna       optuna-dashboard {paths.study}", highlight=False, soft_wrap=True)
 
 
@@ -228,6 +233,23 @@ def _open(folder: Path) -> "tuple[SweepPaths, LoadedSpec]":
     return paths, load_spec(paths.spec)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C: the first one stops in good order, the second at once."""
+
+    def stop(signum: int, frame: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (failed), 2 (the user's mistake) or 130 (interrupted)."""
     try:
@@ -239,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        command = " ".join(sys.argv)
-        err.print(f"\nstopped; nothing is lost. The same command continues: {command}", markup=False, soft_wrap=True)
+        program = ["segbench"] if arguments is None else ["python", "-m", "segbench.sweep"]
+        command = shlex.join([*program, *sys.argv[1:]])
+        err.print(f"\nstopped; nothing is lost. The same command continues:\n  {command}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)

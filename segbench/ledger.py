@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from segbench.errors import StateError
-from segbench.records import Assignment, EpochRecord, TrialRecord, TrialState
+from segbench.records import Assignment, Attempt, Cause, EpochRecord, TrialRecord, TrialState
 
 Event = Mapping[str, Any]
 
@@ -72,6 +72,12 @@ class Ledger:
         fields = {key: value for key, value in asdict(epoch).items() if key != "at"}
         return self._append({"event": "epoch", "number": number, **fields})
 
+    def attempt(self, number: int, cause: Cause, reason: str, changes: Mapping[str, Any]) -> TrialRecord:
+        """Record a failure that the trial survives, and what is changed in its settings when it goes on."""
+        return self._append(
+            {"event": "attempt", "number": number, "cause": cause.value, "reason": reason, "changes": dict(changes)}
+        )
+
     def end(self, number: int, state: TrialState, reason: str = "") -> TrialRecord:
         """Record that a trial ended."""
         return self._append({"event": "end", "number": number, "state": state.value, "reason": reason})
@@ -108,6 +114,14 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
         )
         kept = [old for old in record.epochs if old.epoch < epoch.epoch]
         return replace(record, epochs=(*kept, epoch))
+    if event["event"] == "attempt":
+        assignment = record.assignment
+        attempt = Attempt(epoch=record.epochs_done, cause=Cause(event["cause"]), reason=event["reason"])
+        return replace(
+            record,
+            assignment=replace(assignment, config={**assignment.config, **event["changes"]}),
+            attempts=(*record.attempts, attempt),
+        )
     return replace(record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"])
 
 

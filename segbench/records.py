@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from segbench.config import DataConfig
+from segbench.errors import SegbenchError
 
 Scalar = bool | int | float | str | None
 Params = Mapping[str, Scalar]
@@ -129,6 +130,44 @@ class EpochRecord:
     """Time that the epoch took, validation included."""
 
 
+class Cause(StrEnum):
+    """Classes of failure; each has one policy."""
+
+    ERROR = "error"
+    """The training function raised."""
+    HANG = "hang"
+    """No report within ``budget.trial_timeout_s``."""
+    NON_FINITE = "non-finite"
+    """Loss or metric became NaN or infinite."""
+    MEMORY = "oom"
+    """The device's or the host's memory did not suffice."""
+    WORKER = "worker died"
+    """The process or its node went away."""
+    DISK = "disk full"
+    """A checkpoint could not be written."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What happened to a trial; plain data that crosses processes."""
+
+    cause: Cause
+    message: str
+    """One line."""
+    details: str = ""
+    """The traceback."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A run of a trial that ended by a failure without ending the trial: it is continued."""
+
+    epoch: int
+    """Epochs reported before."""
+    cause: Cause
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """Everything known of one trial, folded from the ledger."""
@@ -138,6 +177,8 @@ class TrialRecord:
     reason: str = ""
     """Why it ended: ``rung 3``, ``patience``, ``nan``, ``oom``, ``error: <last traceback line>``."""
     epochs: Sequence[EpochRecord] = field(default=())
+    attempts: Sequence[Attempt] = field(default=())
+    """Failures that the trial survived."""
     started_at: float = 0.0
     ended_at: float | None = None
 
@@ -196,8 +237,16 @@ class TrialQueue(Protocol):
         """Record an epoch of a running trial and say whether it goes on."""
         ...
 
-    def end(self, number: int, error: BaseException | str | None = None) -> None:
-        """Record that a trial ended by itself (None) or by an error; a no-op for one that is finished."""
+    def end(self, number: int, failure: Failure | None = None) -> None:
+        """Record that a trial's run ended by itself (None) or by a failure; a no-op for a finished trial.
+
+        After some failures the trial is handed out again by :meth:`next`.
+        """
+        ...
+
+    @property
+    def stop_error(self) -> SegbenchError | None:
+        """Why the whole stage stops; then nothing more is handed out, and each trial is to be left as it is."""
         ...
 
     def record(self, number: int) -> TrialRecord:

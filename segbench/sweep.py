@@ -149,7 +149,8 @@ class Sweep:
             for record in ledger.records:
                 observer.on_trial(record)
         observer = _StageObserver(self.paths, setup.stage, self._observers)
-        queue = LedgerQueue(ledger, policy, setup.metric, self.spec.metric.goal, observer)
+        max_failures = self.spec.budget.max_failures
+        queue = LedgerQueue(ledger, policy, setup.metric, self.spec.metric.goal, observer, max_failures)
         self._execute(queue, lambda assignment: self._job(setup, assignment))
         return ledger.records
 

@@ -1,10 +1,12 @@
 """Training functions with a known curve, for tests of the orchestration: cheap, deterministic, no torch."""
 
+import errno
 import math
 import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from segbench.records import EpochResult, TrainContext
@@ -76,3 +78,29 @@ def slow(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResu
     for result in curve(config, context):
         time.sleep(0.2)
         yield result
+
+
+def stumbling(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
+    """``curve``, but at its first run each trial has the accident in ``config["accident"]`` in epoch 3."""
+    assert context.output is not None
+    mark = Path(context.output) / "stumbled"
+    for epoch, result in enumerate(curve(config, context), start=context.epoch + 1):
+        if epoch == 3 and not mark.exists():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+            accident(config["accident"])
+        yield result
+
+
+def accident(kind: str) -> None:
+    """Raise, die, or hang."""
+    if kind == "exception":
+        raise ConnectionError("the network file system blinked")
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "memory":
+        raise MemoryError("no more")
+    if kind == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if kind == "hang":
+        time.sleep(3600)

@@ -33,6 +33,7 @@ def trials_table(records: Sequence[TrialRecord], metric: str, goal: Goal) -> pd.
                 "state": record.state.value,
                 "reason": record.reason,
                 "epochs": record.epochs_done,
+                "attempts": "; ".join(f"{a.reason} (after epoch {a.epoch})" for a in record.attempts) or None,
                 **_param_cells(record, params),
                 f"best {metric}": best.score if best else None,
                 f"last {metric}": record.last_score,
@@ -42,7 +43,7 @@ def trials_table(records: Sequence[TrialRecord], metric: str, goal: Goal) -> pd.
                 "ended_at": _iso(record.ended_at),
             }
         )
-    head = ["number", "name", "origin", "state", "reason", "epochs"]
+    head = ["number", "name", "origin", "state", "reason", "epochs", "attempts"]
     tail = [f"best {metric}", f"last {metric}", "best_epoch", "seconds", "started_at", "ended_at"]
     return _frame(rows, [*head, *(f"params.{name}" for name in params), *tail])
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S = 60
+INTERRUPT_TIMEOUT_S = 10.0
+"""Ctrl-C waits so long for MLflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +101,22 @@ class Tracker:
             self._thread.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.close(timeout_s=INTERRUPT_TIMEOUT_S if is_interrupted else None)
 
-    def close(self) -> SyncResult | None:
-        """Deliver what is left and stop; None when MLflow is not used. Calling it again changes nothing."""
+    def close(self, timeout_s: float | None = None) -> SyncResult | None:
+        """Deliver what is left and stop; None when MLflow is not used. Calling it again changes nothing.
+
+        Args:
+            timeout_s: give up waiting after so long; what is missing can be delivered later.
+        """
         if self._thread.is_alive():
             self._stop.set()
-            self._thread.join()
-            if self._result is not None and self._result.error is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                self._warn(f"MLflow takes too long; deliver the rest with: segbench mlflow sync {self._root}")
+            elif self._result is not None and self._result.error is not None:
                 self._warn(
                     f"MLflow at {self._result.tracking_uri} did not get everything ({self._result.error}). "
                     f"Nothing is lost; deliver it with: segbench mlflow sync {self._root}"

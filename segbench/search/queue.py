@@ -5,21 +5,27 @@ ledger hands out the unfinished trials again and goes on.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from segbench.errors import TrialError
+from segbench.errors import SegbenchError
+from segbench.failures import GiveUp, StopSweep, respond
 from segbench.ledger import Ledger
 from segbench.records import (
     Assignment,
     Decision,
     EpochRecord,
     EpochReport,
+    Failure,
     Goal,
     SweepObserver,
     TrialRecord,
     TrialState,
 )
+
+MAX_SAME_FAILURES = 5
+"""So many equal failures, and no success, stop the sweep."""
 
 
 class Policy(Protocol):
@@ -73,6 +79,7 @@ class LedgerQueue:
             none (testing, or retraining without a validation set), then scores are NaN.
         goal: direction of improvement.
         observer: hears of every change.
+        max_failures: how often a trial that raised or hung is tried again.
     """
 
     def __init__(
@@ -82,21 +89,26 @@ class LedgerQueue:
         metric: str | None,
         goal: Goal,
         observer: SweepObserver | None = None,
+        max_failures: int = 0,
     ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._metric = metric
         self._goal: Goal = goal
         self._observer = observer
+        self._max_failures = max_failures
+        self._stop_error: SegbenchError | None = None
         self._unfinished = [r.number for r in ledger.records if not r.state.is_finished]
 
     def next(self) -> Assignment | None:
         """Return an unfinished trial of an earlier start, else the policy's next one; None at the end."""
+        if self._stop_error is not None:
+            return None
         if self._unfinished:
             record = self._ledger.record(self._unfinished.pop(0))
             self._tell(record)
             return record.assignment
-        while (assignment := self._policy.propose(len(self._ledger))) is not None:
+        while self._stop_error is None and (assignment := self._policy.propose(len(self._ledger))) is not None:
             self._tell(self._ledger.start(assignment))
             if not assignment.problem:
                 return assignment
@@ -110,7 +122,7 @@ class LedgerQueue:
         on it, and the answer is the same.
         """
         record = self._ledger.record(number)
-        if record.state.is_finished:
+        if record.state.is_finished or self._stop_error is not None:
             return Decision.STOP
         if report.epoch > record.epochs_done:
             record = self._record_epoch(number, report)
@@ -122,13 +134,13 @@ class LedgerQueue:
         self._finish(number, TrialState.PRUNED, reason)
         return Decision.STOP
 
-    def end(self, number: int, error: BaseException | str | None = None) -> None:
-        """Record the end of a trial that was not stopped: by itself, or by ``error``."""
+    def end(self, number: int, failure: Failure | None = None) -> None:
+        """Record the end of a trial's run, if it was not stopped: by itself, or by ``failure``."""
         record = self._ledger.record(number)
-        if record.state.is_finished:
-            return
-        if error is not None:
-            self._finish(number, TrialState.FAIL, describe_error(error))
+        if record.state.is_finished or self._stop_error is not None:
+            return  # while the stage stops, trials are left unfinished: the next start continues them
+        if failure is not None:
+            self._handle(record, failure)
         elif not record.epochs:
             self._finish(number, TrialState.FAIL, "ended without reporting an epoch")
         elif record.epochs_done < record.assignment.max_epochs:
@@ -136,6 +148,11 @@ class LedgerQueue:
             self._finish(number, TrialState.COMPLETE, "patience" if has_patience else "ended by itself")
         else:
             self._finish(number, TrialState.COMPLETE, "")
+
+    @property
+    def stop_error(self) -> SegbenchError | None:
+        """Why the stage stops before its end."""
+        return self._stop_error
 
     def record(self, number: int) -> TrialRecord:
         """Return what is known of a trial."""
@@ -159,10 +176,23 @@ class LedgerQueue:
         self._tell(record)
         return record
 
+    def _handle(self, record: TrialRecord, failure: Failure) -> None:
+        response = respond(record, failure, self._max_failures)
+        if isinstance(response, StopSweep):
+            self._stop_error = SegbenchError(response.message)
+        elif isinstance(response, GiveUp):
+            self._finish(record.number, TrialState.FAIL, response.reason)
+        else:
+            record = self._ledger.attempt(record.number, failure.cause, failure.message, response.changes)
+            self._unfinished.append(record.number)
+            self._tell(record)
+
     def _finish(self, number: int, state: TrialState, reason: str) -> TrialRecord:
         record = self._ledger.end(number, state, reason)
         self._policy.on_end(record)
         self._tell(record)
+        if state is TrialState.FAIL and self._stop_error is None:
+            self._stop_error = _same_failure(self._ledger.records)
         return record
 
     def _tell(self, record: TrialRecord) -> None:
@@ -184,12 +214,14 @@ def read_score(metrics: Mapping[str, object], metric: str, epoch: int) -> tuple[
     return float(value), None
 
 
-def describe_error(error: BaseException | str) -> str:
-    """Return one line for the ``reason`` column."""
-    if isinstance(error, str):
-        text = error
-    elif isinstance(error, TrialError):
-        text = str(error)
-    else:
-        text = f"error: {type(error).__name__}: {error}"
-    return " ".join(text.split())[:500]
+def _same_failure(records: Sequence[TrialRecord]) -> SegbenchError | None:
+    """Return an error when the first trials have all failed in the same way: the rest would too."""
+    ended = [r for r in records if r.state.is_finished and not r.assignment.problem]
+    reasons = {re.sub(r"\d+", "#", record.reason) for record in ended}
+    has_success = any(record.state is not TrialState.FAIL for record in ended)
+    if len(ended) < MAX_SAME_FAILURES or len(reasons) > 1 or has_success:
+        return None
+    return SegbenchError(
+        f"the first {len(ended)} trials all failed in the same way: {ended[0].reason}. "
+        "Mend the cause; the same command continues with the other trials, another --out starts afresh"
+    )

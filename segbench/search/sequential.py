@@ -6,22 +6,29 @@ The Ray executor is right when it makes the same decisions as this one for one w
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from segbench.records import Assignment, Decision, EpochReport, TrialQueue
+from segbench.failures import classify
+from segbench.records import Assignment, Decision, EpochReport, Failure, TrialQueue
 
 RunTrial = Callable[[Assignment], Generator[EpochReport]]
 """Trains one trial, from its checkpoint if it has one, and yields after each epoch."""
 
 
 def run_sequential(queue: TrialQueue, run_trial: RunTrial) -> None:
-    """Run all trials of ``queue``; an exception in a trial ends that trial only."""
+    """Run all trials of ``queue``; an exception in a trial concerns that trial only.
+
+    Raises:
+        SegbenchError: the whole stage has to stop; it can be continued.
+    """
     while (assignment := queue.next()) is not None:
         number = assignment.number
-        error: Exception | None = None
+        failure: Failure | None = None
         try:
             with closing(run_trial(assignment)) as reports:
                 for report in reports:
                     if queue.report(number, report) is Decision.STOP:
                         break
-        except Exception as raised:  # whatever the user's function raises is the trial's failure
-            error = raised
-        queue.end(number, error)
+        except Exception as error:  # whatever the user's function raises is the trial's failure
+            failure = classify(error)
+        queue.end(number, failure)
+    if queue.stop_error is not None:
+        raise queue.stop_error

@@ -87,6 +87,10 @@ class Budget(Section):
     trial_hours: float | None = Field(
         None, gt=0, description="start no trial after so many hours of training, summed over trials"
     )
+    max_failures: int = Field(1, ge=0, description="how often a trial that raised or hung is tried again")
+    trial_timeout_s: float | None = Field(
+        None, gt=0, description="a trial that reports nothing for so long is hanging; null: wait for ever"
+    )
 
 
 class Resources(Section):

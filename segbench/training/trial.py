@@ -4,7 +4,9 @@ The executor records each epoch before it asks for the next one, and only then i
 stopped at a rung writes nothing, and one that is killed repeats at most one epoch, with the same numbers.
 """
 
+import gc
 import importlib
+import logging
 import shutil
 import sys
 import time
@@ -15,9 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from segbench.config import DataConfig, TrialConfig
-from segbench.errors import TrialError, UserError
+from segbench.errors import CheckpointError, TrialError, UserError
 from segbench.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
 from segbench.training import checkpoint
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ def run_trial(job: TrialJob) -> Generator[EpochReport]:
     _set_threads(job.num_threads)
     folder = Path(job.folder)
     last = folder / "last"
-    kept: Mapping[str, Any] = checkpoint.load(last) if checkpoint.exists(last) else {}
+    kept = load_newest(last)
     best_score: float | None = kept.get("best_score")
     epoch: int = kept.get("epoch", 0)
     max_epochs = job.assignment.max_epochs
@@ -96,8 +100,29 @@ def run_trial(job: TrialJob) -> Generator[EpochReport]:
         if epoch >= max_epochs:
             break
         if result.state is not None:
-            checkpoint.save({"epoch": epoch, "best_score": best_score, "state": result.state()}, last)
+            kept = {"epoch": epoch, "best_score": best_score, "state": result.state()}
+            checkpoint.save(kept, last / str(epoch % 2))  # the one before stays, should this one be damaged
     shutil.rmtree(last, ignore_errors=True)
+
+
+def load_newest(last: Path) -> Mapping[str, Any]:
+    """Return the newest undamaged checkpoint in ``last``; an empty mapping if there is none: start again."""
+    found: list[Mapping[str, Any]] = []
+    for folder in sorted(last.glob("[01]")):
+        if checkpoint.exists(folder):
+            try:
+                found.append(checkpoint.load(folder))
+            except CheckpointError as error:
+                _log.warning("%s; going on from the one before", error)
+    return max(found, key=lambda kept: int(kept["epoch"]), default={})
+
+
+def free_memory() -> None:
+    """Give back what a failed step held, on the device too."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _config(job: TrialJob) -> TrialConfig | Mapping[str, Any]:

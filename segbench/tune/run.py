@@ -10,7 +10,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from segbench.errors import SegbenchError
 from segbench.records import TrialQueue
 from segbench.spec.schema import Budget, Resources
-from segbench.tune.adapters import MakeJob, QueueScheduler, QueueSearcher
+from segbench.tune.adapters import MakeJob, QueueScheduler, QueueSearcher, Watchdog
 from segbench.tune.cluster import max_concurrent
 from segbench.tune.trainable import TrialActor
 
@@ -29,15 +29,17 @@ def run_on_ray(queue: TrialQueue, make_job: MakeJob, folder: Path, resources: Re
         budget: ``max_concurrent`` is read.
 
     Raises:
-        SegbenchError: Tune itself failed.
+        SegbenchError: the stage has to stop, or Tune itself failed; the same command continues.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     concurrent = max_concurrent(ray.cluster_resources(), resources, budget)
+    scheduler = QueueScheduler(queue)
+    timeout_s = budget.trial_timeout_s
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, {"CPU": resources.cpu, "GPU": resources.gpu}),
         tune_config=TuneConfig(
             search_alg=QueueSearcher(queue, make_job, concurrent),
-            scheduler=QueueScheduler(queue),
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
         ),
@@ -46,6 +48,7 @@ def run_on_ray(queue: TrialQueue, make_job: MakeJob, folder: Path, resources: Re
             storage_path=str(folder.parent.resolve()),
             failure_config=FailureConfig(max_failures=0),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # each trial keeps its own
+            callbacks=[Watchdog(scheduler, timeout_s)] if timeout_s is not None else [],
             verbose=0,
         ),
     )
@@ -53,3 +56,5 @@ def run_on_ray(queue: TrialQueue, make_job: MakeJob, folder: Path, resources: Re
         tuner.fit()
     except tune.TuneError as error:
         raise SegbenchError(f"Ray Tune stopped: {error}; the same command continues the sweep") from error
+    if queue.stop_error is not None:
+        raise queue.stop_error

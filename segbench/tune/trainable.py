@@ -4,19 +4,18 @@ Tune's class interface is used, not its function interface: a stop simply closes
 training thread that has to die within a time limit before the process can be used again.
 """
 
-import traceback
 from collections.abc import Generator
 from typing import Any
 
 from ray.tune import Trainable
 
+from segbench.failures import classify
 from segbench.records import EpochReport
-from segbench.training.trial import TrialJob, run_trial
+from segbench.training.trial import TrialJob, free_memory, run_trial
 
 JOB = "job"
 REPORT = "report"
-ERROR = "error"
-TRACEBACK = "traceback"
+FAILURE = "failure"
 DONE = "done"
 
 
@@ -41,11 +40,9 @@ class TrialActor(Trainable):
         try:
             report = next(self._reports, None)
         except Exception as error:
-            return {
-                ERROR: f"error: {type(error).__name__}: {error}",
-                TRACEBACK: traceback.format_exc(),
-                DONE: True,
-            }
+            failure = classify(error)
+            free_memory()  # the traceback held the tensors of the failed step
+            return {FAILURE: failure, DONE: True}
         return {DONE: True} if report is None else {REPORT: report}
 
     def cleanup(self) -> None:

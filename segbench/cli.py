@@ -42,6 +42,7 @@ def cli() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep; default: <storage>/<name>.")
 @click.option("--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True)
 @click.option("--address", help="Ray cluster to run on; default: this machine.")
+@click.option("--resume", is_flag=True, help="Continue with a longer max_epochs or another retrain section.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved file, the plan and three configurations.")
 def sweep(
     file: Path,
@@ -49,6 +50,7 @@ def sweep(
     out: Path | None,
     executor: Literal["ray", "local"],
     address: str | None,
+    resume: bool,
     dry_run: bool,
 ) -> None:
     """Run the sweep in FILE, or continue it where it stopped."""
@@ -62,24 +64,29 @@ def sweep(
         print_dry_run(loaded, Console())
         return
     paths = SweepPaths(out or Path(loaded.spec.storage) / loaded.spec.name)
-    _run_sweep(loaded, paths, executor, address)
+    _run_sweep(loaded, paths, executor, address, resume)
 
 
-def _run_sweep(loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray", "local"], address: str | None) -> None:
+def _run_sweep(
+    loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray", "local"], address: str | None, resume: bool
+) -> None:
+    from segbench.folder import open_folder, read_prior
     from segbench.report.folder import read_leaderboard
     from segbench.report.progress import progress
     from segbench.report.tables import LeaderboardView
     from segbench.report.tracking import Tracker, tracking_uri
     from segbench.spec.plan import plan_sweep
-    from segbench.sweep import Sweep, open_folder
+    from segbench.sweep import Sweep
 
     spec = loaded.spec
     with ExitStack() as stack:
         stack.enter_context(_interruptible())
-        stack.enter_context(open_folder(paths, spec))
+        stack.enter_context(open_folder(paths, spec, resume))
         stack.enter_context(Tracker(paths, spec, warn=_warn))
         execute = stack.enter_context(_executor(loaded, paths, executor, address))
         observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
+        if spec.search.warm_start:
+            out.print(f"warm start: {read_prior(spec, loaded.space).describe()}", highlight=False)
         Sweep(loaded, paths, execute, [observer]).run()
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
@@ -189,8 +196,8 @@ def mlflow_group() -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def mlflow_sync(folder: Path) -> None:
     """Deliver what MLflow has not got yet of the sweep in FOLDER."""
+    from segbench.folder import is_running
     from segbench.report.tracking import sync
-    from segbench.sweep import is_running
 
     paths, loaded = _open(folder)
     result = sync(paths, loaded.spec, final=not is_running(paths))

@@ -10,6 +10,7 @@ from rich.table import Table
 from segbench.config import TrialConfig
 from segbench.data import check_data
 from segbench.errors import DataError
+from segbench.folder import read_prior
 from segbench.models import check_config
 from segbench.records import Assignment, Scalar
 from segbench.search.policy import SearchPolicy
@@ -28,6 +29,7 @@ def check_sweep(loaded: LoadedSpec) -> None:
         UserError: the first thing that is wrong, with file, line and key.
     """
     spec = loaded.spec
+    read_prior(spec, loaded.space)
     if not spec.is_segmentation:
         load_function(spec.train)
         return

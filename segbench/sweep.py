@@ -6,34 +6,29 @@ It reads like the picture in docs/design.md: search, select, retrain, test, repo
 it is not done again, so the same command continues a sweep that was stopped at any moment.
 """
 
-import json
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from segbench.config import DataConfig
 from segbench.data import open_data
-from segbench.errors import SegbenchError, StateError
+from segbench.errors import SegbenchError
 from segbench.final.retrain import plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
+from segbench.folder import read_prior
 from segbench.ledger import Ledger
-from segbench.paths import Stage, SweepPaths, atomic_write
+from segbench.paths import Stage, SweepPaths
 from segbench.records import Assignment, SweepObserver, TrialQueue, TrialRecord
 from segbench.report.folder import export_models, write_tables
 from segbench.search.policy import SearchPolicy
 from segbench.search.queue import FixedList, LedgerQueue, Policy
-from segbench.spec.identity import changed_keys
-from segbench.spec.load import LoadedSpec, dump_spec, load_spec
+from segbench.spec.load import LoadedSpec
 from segbench.spec.schema import SweepSpec
 from segbench.training.trial import TrialJob
-from segbench.versions import describe_start
 
 MakeJob = Callable[[Assignment], TrialJob]
 Executor = Callable[[TrialQueue, MakeJob], None]
@@ -92,7 +87,8 @@ class Sweep:
 
     def _search(self) -> list[TrialRecord]:
         with self._ledger("search") as ledger:
-            policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records)
+            prior = read_prior(self.spec, self.space).records
+            policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior)
             setup = StageSetup(
                 stage="search",
                 num_trials=policy.num_trials,
@@ -197,53 +193,6 @@ class _StageObserver:
             shutil.rmtree(self._paths.last(self._stage, record.assignment.name), ignore_errors=True)
         for observer in self._observers:
             observer.on_trial(record)
-
-
-@contextmanager
-def open_folder(paths: SweepPaths, spec: SweepSpec) -> Iterator[None]:
-    """Take the sweep's folder for this process: make it, or check that it holds the same sweep.
-
-    Raises:
-        StateError: it holds another sweep, or another process runs it.
-    """
-    paths.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StateError(
-            f"{paths.root} is in use: another process runs this sweep; wait for it, or choose another --out"
-        ) from None
-    try:
-        if paths.spec.exists():
-            _check_same(paths, spec)
-        atomic_write(paths.spec, dump_spec(spec))
-        with paths.versions.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"at": round(time.time(), 3), **describe_start()}) + "\n")
-        yield
-    finally:
-        lock.release()
-
-
-def is_running(paths: SweepPaths) -> bool:
-    """Whether a process runs the sweep in ``paths`` now."""
-    lock = FileLock(paths.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def _check_same(paths: SweepPaths, spec: SweepSpec) -> None:
-    changes = changed_keys(load_spec(paths.spec).spec, spec)
-    if changes:
-        listed = "\n  ".join(changes)
-        raise StateError(
-            f"{paths.root} holds a sweep with other settings:\n  {listed}\n"
-            "Change them back to continue it, or give this sweep another name or --out"
-        )
 
 
 if __name__ == "__main__":

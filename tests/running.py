@@ -8,12 +8,13 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from segbench.folder import open_folder
 from segbench.ledger import read_ledger
 from segbench.paths import Stage, SweepPaths
 from segbench.records import TrialRecord
 from segbench.search.sequential import run_sequential
 from segbench.spec.load import LoadedSpec, load_spec
-from segbench.sweep import Executor, Sweep, open_folder
+from segbench.sweep import Executor, Sweep
 from segbench.training.trial import run_trial
 
 SYNTHETIC = """

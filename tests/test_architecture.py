@@ -16,21 +16,9 @@ LAYERS = (
     ("training",),
     ("tune", "final"),
     ("report",),
-    ("preflight", "sweep", "cli"),
+    ("folder", "preflight", "sweep", "cli"),
 )
-FREE = {
-    "errors",
-    "seeding",
-    "config",
-    "records",
-    "paths",
-    "ledger",
-    "failures",
-    "preflight",
-    "sweep",
-    "cli",
-    "versions",
-}
+FREE = {*LAYERS[1], *LAYERS[-1]}
 """Names that may import others of their own layer, from left to right; elsewhere neighbours do not know each other."""
 ONLY_IN = {
     "ray": {"tune"},

@@ -130,8 +130,8 @@ def test_a_folder_of_another_sweep_is_refused_and_says_what_differs(
 
 
 def test_a_sweep_that_runs_already_is_not_started_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from segbench.folder import is_running, open_folder
     from segbench.spec.load import load_spec
-    from segbench.sweep import is_running, open_folder
 
     file = sweep_file(tmp_path, SYNTHETIC.format(function="curve", trials=1, retrain=""))
     paths = SweepPaths(tmp_path / "runs" / "synthetic")

@@ -26,9 +26,17 @@ class SearchPolicy:
         space: its search space.
         study_path: where the Optuna study is written.
         records: trials of earlier starts.
+        prior: trials of earlier sweeps that the sampler learns from.
     """
 
-    def __init__(self, spec: SweepSpec, space: Space, study_path: Path, records: Sequence[TrialRecord] = ()) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        space: Space,
+        study_path: Path,
+        records: Sequence[TrialRecord] = (),
+        prior: Sequence[TrialRecord] = (),
+    ) -> None:
         scheduler = spec.scheduler
         epochs: tuple[int, ...] = ()
         if scheduler.type == "asha":
@@ -39,7 +47,7 @@ class SearchPolicy:
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
         self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
-        self.study = Study(study_path, spec, space, records)
+        self.study = Study(study_path, spec, space, records, prior)
 
     @property
     def num_trials(self) -> int:

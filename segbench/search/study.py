@@ -44,9 +44,17 @@ class Study:
         spec: name, metric and search settings are read.
         space: the search space.
         records: trials of earlier starts, by number from 0.
+        prior: trials of earlier sweeps; they stand before those of this one.
     """
 
-    def __init__(self, path: Path, spec: SweepSpec, space: Space, records: Sequence[TrialRecord] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: SweepSpec,
+        space: Space,
+        records: Sequence[TrialRecord] = (),
+        prior: Sequence[TrialRecord] = (),
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._search = spec.search
@@ -60,7 +68,7 @@ class Study:
         with _quietly():
             self._study.set_metric_names([spec.metric.name])
         self._trials: dict[int, optuna.Trial] = {}
-        for record in records:
+        for record in (*prior, *records):
             self._restore(record)
 
     @property

@@ -1,41 +1,54 @@
 """Which sections of a sweep file change its results, and which only how it is run.
 
-A folder continues only the sweep that it holds: a changed result-relevant section is refused, a changed runtime one is
-accepted. A test fails until each section stands in one of the two lists.
+A folder continues only the sweep that it holds. A test fails until each section stands in one of the lists.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from segbench.spec.schema import SweepSpec
 
 RUNTIME = frozenset({"budget", "resources", "mlflow", "storage", "description"})
+"""May change at any time: more trials, more workers, another tracking server."""
+
+GROWING = frozenset({"scheduler.max_epochs"})
+"""May grow, when asked for: a trial keeps the length that it was started with."""
+
 IDENTITY = frozenset(
-    {
-        "name",
-        "train",
-        "metric",
-        "data",
-        "training",
-        "parameters",
-        "baselines",
-        "search",
-        "scheduler",
-        "retrain",
-    }
+    {"name", "train", "metric", "data", "training", "parameters", "baselines", "search", "scheduler", "retrain"}
 )
 
 
-def changed_keys(old: SweepSpec, new: SweepSpec) -> list[str]:
-    """Return ``key: old -> new`` for each result-relevant value that differs."""
+@dataclass(frozen=True)
+class Changes:
+    """What differs between the sweep in a folder and the file, as ``key: old -> new``."""
+
+    refused: tuple[str, ...]
+    """Would make other results: another sweep."""
+    on_request: tuple[str, ...]
+    """Continue the sweep in another way: accepted with ``--resume``."""
+
+
+def compare(old: SweepSpec, new: SweepSpec, is_retrained: bool) -> Changes:
+    """Return the result-relevant differences.
+
+    Args:
+        old: what the folder holds.
+        new: what is asked for.
+        is_retrained: retraining has begun, so that its settings are fixed.
+    """
     before, after = (_flatten(spec.model_dump(mode="json", include=set(IDENTITY))) for spec in (old, new))
-    keys = sorted(before.keys() | after.keys())
-    missing = "(absent)"
-    return [
-        f"{key}: {before.get(key, missing)} -> {after.get(key, missing)}"
-        for key in keys
-        if before.get(key, missing) != after.get(key, missing)
-    ]
+    refused: list[str] = []
+    on_request: list[str] = []
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key, "(absent)"), after.get(key, "(absent)")
+        if was == now:
+            continue
+        is_growth = key in GROWING and isinstance(was, int) and isinstance(now, int) and now > was
+        is_later = key.split(".")[0] == "retrain" and not is_retrained
+        (on_request if is_growth or is_later else refused).append(f"{key}: {was} -> {now}")
+    return Changes(tuple(refused), tuple(on_request))
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

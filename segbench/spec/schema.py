@@ -62,6 +62,10 @@ class Search(Section):
     algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="sampler")
     seed: int = Field(0, ge=0, description="seed of every random draw of the sweep")
     startup_trials: int = Field(10, ge=0, description="random trials before TPE learns from results")
+    warm_start: tuple[str, ...] = Field(
+        (),
+        description="folders of earlier sweeps whose trials TPE learns from (docs/method.md: kept, clipped, dropped)",
+    )
 
 
 class Scheduler(Section):

@@ -1,0 +1,104 @@
+"""The folder of a sweep: one process at a time, one sweep for ever."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from segbench.errors import StateError, UserError
+from segbench.ledger import read_ledger
+from segbench.paths import SweepPaths, atomic_write
+from segbench.records import TrialRecord
+from segbench.search.warm_start import WarmStart, warm_start
+from segbench.spec.identity import compare
+from segbench.spec.load import dump_spec, load_spec
+from segbench.spec.schema import SweepSpec
+from segbench.spec.space import Space
+from segbench.versions import describe_start
+
+
+@contextmanager
+def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False) -> Iterator[None]:
+    """Take the sweep's folder for this process: make it, or check that it holds the same sweep.
+
+    Args:
+        paths: the folder.
+        spec: what is asked for.
+        accept_changes: continue with a longer ``max_epochs`` or another ``retrain`` section.
+
+    Raises:
+        StateError: it holds another sweep, or another process runs it.
+    """
+    paths.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StateError(
+            f"{paths.root} is in use: another process runs this sweep; wait for it, or choose another --out"
+        ) from None
+    try:
+        if paths.spec.exists():
+            _check_same(paths, spec, accept_changes)
+        atomic_write(paths.spec, dump_spec(spec))
+        with paths.versions.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": round(time.time(), 3), **describe_start()}) + "\n")
+        yield
+    finally:
+        lock.release()
+
+
+def is_running(paths: SweepPaths) -> bool:
+    """Whether a process runs the sweep in ``paths`` now."""
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _check_same(paths: SweepPaths, spec: SweepSpec, accept_changes: bool) -> None:
+    is_retrained = bool(read_ledger(paths.ledger("retrain")))
+    changes = compare(load_spec(paths.spec).spec, spec, is_retrained)
+    if changes.refused:
+        raise StateError(
+            f"{paths.root} holds a sweep with other settings:\n  {_listed(changes.refused)}\n"
+            "Change them back to continue it, or give this sweep another name or --out "
+            f"(with `search.warm_start: [{paths.root}]` it learns from the old one)"
+        )
+    if changes.on_request and not accept_changes:
+        raise StateError(
+            f"{paths.root} was started with other settings:\n  {_listed(changes.on_request)}\n"
+            "Add --resume to continue it with the new ones (trials that have begun keep their length), or give this "
+            "sweep another name or --out"
+        )
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n  ".join(lines)
+
+
+def read_prior(spec: SweepSpec, space: Space) -> WarmStart:
+    """Return what this sweep can learn from those that ``search.warm_start`` names.
+
+    Raises:
+        UserError: a folder holds no sweep, or one with another metric.
+    """
+    old: list[TrialRecord] = []
+    for folder in spec.search.warm_start:
+        paths = SweepPaths(Path(folder))
+        if not paths.spec.is_file():
+            raise UserError(f"search.warm_start: {folder} is not a sweep's folder (no sweep.yaml in it)")
+        metric = load_spec(paths.spec).spec.metric
+        if metric != spec.metric:
+            raise UserError(
+                f"search.warm_start: {folder} was searched for {metric.name} ({metric.goal}), this sweep for "
+                f"{spec.metric.name} ({spec.metric.goal}); leave the folder out"
+            )
+        old += read_ledger(paths.ledger("search"))
+    return warm_start(old, space, spec.metric.goal)

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check format docs lock clean
+.PHONY: setup quickstart test check chaos format docs lock clean
 
 setup: $(READY)
 
@@ -27,6 +27,9 @@ check: $(READY)  ## style and types
 
 test: check  ## style, types and all tests
 	$(BIN)/pytest -q
+
+chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n repeats one
+	$(BIN)/pytest -q -s -m chaos tests/chaos
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -272,3 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = shlex.join([*program, *sys.argv[1:]])
         err.print(f"\nstopped; nothing is lost. The same command continues:\n  {command}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from segbench.ledger import read_ledger
@@ -13,23 +14,23 @@ from segbench.spec.space import Space
 
 
 def status_table(paths: SweepPaths, spec: SweepSpec, space: Space) -> Table:
-    """Return a row per stage: trials planned, by state, epochs done, hours trained, best score so far."""
+    """Return a row per stage: trials ended of those planned, by state, epochs done, hours trained, best score."""
     plan = plan_sweep(spec, space)
     tests = plan.retrain_trainings if spec.is_segmentation else 0
     planned = {"search": plan.trials + plan.baselines, "retrain": plan.retrain_trainings, "test": tests}
-    table = Table("stage", "planned", "left", *(state.value for state in TrialState), "epochs", "hours", "best")
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("stage", "ended", *(state.value.lower() for state in TrialState), "epochs", "hours", "best"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("stage", "best") else "right")
     for stage in STAGES:
         records = read_ledger(paths.ledger(stage))
         states = Counter(record.state for record in records)
         ended = sum(record.state.is_finished for record in records)
-        hours = sum(record.seconds for record in records) / 3600
         table.add_row(
             stage,
-            str(planned[stage]),
-            str(max(0, planned[stage] - ended)),
+            f"{ended}/{planned[stage]}",
             *(str(states[state]) for state in TrialState),
             str(sum(record.epochs_done for record in records)),
-            f"{hours:.2f}",
+            f"{sum(record.seconds for record in records) / 3600:.2f}",
             _best(records, spec),
         )
     return table
@@ -41,4 +42,4 @@ def _best(records: list[TrialRecord], spec: SweepSpec) -> str:
     if not scored:
         return ""
     score, name = max(scored) if goal == "maximize" else min(scored)
-    return f"{score:.4f} ({name})"
+    return f"{score:.4f} {name}"

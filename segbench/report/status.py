@@ -19,18 +19,19 @@ def status_table(paths: SweepPaths, spec: SweepSpec, space: Space) -> Table:
     tests = plan.retrain_trainings if spec.is_segmentation else 0
     planned = {"search": plan.trials + plan.baselines, "retrain": plan.retrain_trainings, "test": tests}
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("stage", "ended", *(state.value.lower() for state in TrialState), "epochs", "hours", "best"):
-        table.add_column(heading, no_wrap=True, justify="left" if heading in ("stage", "best") else "right")
+    for heading in ("stage", "ended", "epochs", "hours"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "stage" else "right")
+    table.add_column("trials")
+    table.add_column("best so far")
     for stage in STAGES:
         records = read_ledger(paths.ledger(stage))
         states = Counter(record.state for record in records)
-        ended = sum(record.state.is_finished for record in records)
         table.add_row(
             stage,
-            f"{ended}/{planned[stage]}",
-            *(str(states[state]) for state in TrialState),
+            f"{sum(record.state.is_finished for record in records)}/{planned[stage]}",
             str(sum(record.epochs_done for record in records)),
             f"{sum(record.seconds for record in records) / 3600:.2f}",
+            ", ".join(f"{states[state]} {state.value.lower()}" for state in TrialState if states[state]),
             _best(records, spec),
         )
     return table

@@ -16,6 +16,7 @@ from segbench.search.sequential import run_sequential
 from segbench.spec.load import LoadedSpec, load_spec
 from segbench.sweep import Executor, Sweep
 from segbench.training.trial import run_trial
+from segbench.tune.run import run_on_ray
 
 SYNTHETIC = """
 name: synthetic
@@ -50,6 +51,13 @@ def synthetic(
 def local(queue: Any, make_job: Callable[..., Any]) -> None:
     """Run in this process."""
     run_sequential(queue, lambda assignment: run_trial(make_job(assignment)))
+
+
+def on_ray(loaded: LoadedSpec, folder: Path) -> Executor:
+    """Run on the connected Ray cluster."""
+    return lambda queue, make_job: run_on_ray(
+        queue, make_job, folder / "ray", loaded.spec.resources, loaded.spec.budget
+    )
 
 
 def run(loaded: LoadedSpec, folder: Path, execute: Executor = local) -> SweepPaths:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import SYNTHETIC, decisions, local, run, synthetic
+from running import SYNTHETIC, decisions, local, on_ray, run, synthetic
 
 from segbench.errors import NonFiniteError, SegbenchError, TrialError
 from segbench.failures import GiveUp, Retry, StopSweep, classify, respond
@@ -17,11 +17,9 @@ from segbench.paths import SweepPaths
 from segbench.records import Assignment, Attempt, Cause, EpochRecord, Failure, TrialRecord, TrialState
 from segbench.spec.load import LoadedSpec, load_spec
 from segbench.spec.schema import Resources
-from segbench.sweep import Executor
 from segbench.training import checkpoint
 from segbench.training.trial import load_newest
 from segbench.tune.cluster import connect
-from segbench.tune.run import run_on_ray
 
 
 def record(*attempts: Attempt, epochs: int = 0, **config: object) -> TrialRecord:
@@ -91,12 +89,6 @@ def test_a_full_disk_stops_the_sweep() -> None:
 def cluster() -> Iterator[None]:
     with connect(None, Resources(cpu=1)):
         yield
-
-
-def on_ray(loaded: LoadedSpec, folder: Path) -> Executor:
-    return lambda queue, make_job: run_on_ray(
-        queue, make_job, folder / "ray", loaded.spec.resources, loaded.spec.budget
-    )
 
 
 def stumbling(folder: Path, kind: str, *overrides: str) -> LoadedSpec:

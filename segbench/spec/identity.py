@@ -3,11 +3,10 @@
 A folder continues only the sweep that it holds. A test fails until each section stands in one of the lists.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from segbench.spec.schema import SweepSpec
+from segbench.spec.space import flatten
 
 RUNTIME = frozenset({"budget", "resources", "mlflow", "storage", "description"})
 """May change at any time: more trials, more workers, another tracking server."""
@@ -38,7 +37,7 @@ def compare(old: SweepSpec, new: SweepSpec, is_retrained: bool) -> Changes:
         new: what is asked for.
         is_retrained: retraining has begun, so that its settings are fixed.
     """
-    before, after = (_flatten(spec.model_dump(mode="json", include=set(IDENTITY))) for spec in (old, new))
+    before, after = (flatten(spec.model_dump(mode="json", include=set(IDENTITY))) for spec in (old, new))
     refused: list[str] = []
     on_request: list[str] = []
     for key in sorted(before.keys() | after.keys()):
@@ -49,13 +48,3 @@ def compare(old: SweepSpec, new: SweepSpec, is_retrained: bool) -> Changes:
         is_later = key.split(".")[0] == "retrain" and not is_retrained
         (on_request if is_growth or is_later else refused).append(f"{key}: {was} -> {now}")
     return Changes(tuple(refused), tuple(on_request))
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat.update(_flatten(item, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = item
-    return flat

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 from objectives import fault_of
-from running import decisions, local, optuna_states, run, synthetic
+from running import decisions, local, on_ray, optuna_states, run, synthetic
 
 from segbench.errors import UserError
 from segbench.ledger import read_ledger
 from segbench.records import TrialState
-from segbench.spec.load import LoadedSpec
 from segbench.spec.schema import Budget, Resources
-from segbench.sweep import Executor
 from segbench.tune.cluster import check_resources, connect, max_concurrent
-from segbench.tune.run import run_on_ray
 
 RETRAIN = "retrain: {top_k: 2, seeds: 2}"
 
@@ -23,12 +20,6 @@ RETRAIN = "retrain: {top_k: 2, seeds: 2}"
 def cluster() -> Iterator[None]:
     with connect(None, Resources(cpu=1)):
         yield
-
-
-def on_ray(loaded: LoadedSpec, folder: Path) -> Executor:
-    return lambda queue, make_job: run_on_ray(
-        queue, make_job, folder / "ray", loaded.spec.resources, loaded.spec.budget
-    )
 
 
 @pytest.mark.ray

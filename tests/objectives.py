@@ -81,14 +81,23 @@ def slow(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResu
 
 
 def stumbling(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
-    """``curve``, but at its first run each trial has the accident in ``config["accident"]`` in epoch 3."""
+    """``curve``, but at its first run each trial has the accident in ``config["accident"]`` in epoch 3.
+
+    Every epoch that is trained leaves a line in ``trained``.
+    """
     assert context.output is not None
-    mark = Path(context.output) / "stumbled"
+    folder = Path(context.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / "stumbled"
     for epoch, result in enumerate(curve(config, context), start=context.epoch + 1):
+        with (folder / "trained").open("a") as file:
+            file.write(f"{epoch}\n")
         if epoch == 3 and not mark.exists():
-            mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
             accident(config["accident"])
+            if config["accident"] in WRONG_METRICS:
+                yield EpochResult(metrics=WRONG_METRICS[config["accident"]])
+                return
         yield result
 
 
@@ -107,12 +116,7 @@ def accident(kind: str) -> None:
 
 
 def logged(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
-    """``curve`` at 0.4 s an epoch; every epoch that is really trained leaves a line."""
-    assert context.output is not None
-    folder = Path(context.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    for epoch, result in enumerate(curve(config, context), start=context.epoch + 1):
+    """``stumbling`` without an accident, at 0.4 s an epoch."""
+    for result in stumbling({**config, "accident": "none at all"}, context):
         time.sleep(0.4)
-        with (folder / "trained").open("a") as file:
-            file.write(f"{epoch}\n")
         yield result

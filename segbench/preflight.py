@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +10,8 @@ from rich.table import Table
 
 from segbench.config import TrialConfig
 from segbench.data import check_data
+from segbench.data.labels import build_lut
+from segbench.disk import DiskPlan, plan_disk
 from segbench.errors import DataError
 from segbench.folder import read_prior
 from segbench.models import check_config
@@ -59,11 +62,29 @@ def print_dry_run(loaded: LoadedSpec, console: Console) -> None:
     plan = Table(title="plan", title_justify="left", show_header=False)
     for label, value in plan_sweep(loaded.spec, loaded.space).rows():
         plan.add_row(label, value)
+    if loaded.spec.is_segmentation:
+        plan.add_row("disk at most, without the data set", f"{disk_of(loaded).peak / 1e9:.2g} GB")
     console.print(plan)
     console.print("first configurations", style="bold")
     for assignment in sample_configurations(loaded, 3):
         params = ", ".join(f"{name}={_short(value)}" for name, value in assignment.params.items())
         console.print(f"  {assignment.name}: {params}", markup=False, highlight=False, soft_wrap=True)
+
+
+def disk_of(loaded: LoadedSpec) -> DiskPlan:
+    """Return how much disk the sweep can occupy at most."""
+    spec, space = loaded.spec, loaded.space
+    groups, _, _ = build_lut(spec.data.groups, spec.data.ignore)
+
+    def largest() -> Iterator[TrialConfig]:
+        for _, params in _model_choices(loaded):
+            wide = dict(params)
+            for parameter in space.parameters:
+                if parameter.name in ("width", "depth") and space.is_active(parameter, params):
+                    wide.setdefault(parameter.name, max(parameter.domain.probes(), key=lambda value: value or 0))
+            yield replace(TrialConfig(**build_config(spec, wide)), pretrained=None)
+
+    return plan_disk(spec, space, largest(), len(groups))
 
 
 def _model_choices(loaded: LoadedSpec) -> Iterator[tuple[str, dict[str, Scalar]]]:

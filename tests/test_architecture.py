@@ -16,7 +16,7 @@ LAYERS = (
     ("training",),
     ("tune", "final"),
     ("report",),
-    ("folder", "preflight", "sweep", "cli"),
+    ("folder", "disk", "preflight", "sweep", "cli"),
 )
 FREE = {*LAYERS[1], *LAYERS[-1]}
 """Names that may import others of their own layer, from left to right; elsewhere neighbours do not know each other."""

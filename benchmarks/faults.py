@@ -47,7 +47,7 @@ class Row:
 def start(folder: Path, kind: str) -> subprocess.Popen[str]:
     """Start the sweep in which each trial meets ``kind``."""
     file = folder / "fault.yaml"
-    function = "logged" if kind == "none" else "stumbling"
+    function = "logged" if kind == "nothing" else "stumbling"
     text = SYNTHETIC.format(function=function, trials=3, retrain="")
     file.write_text(text.replace("parameters:\n", f"parameters:\n  accident: {kind}\n", 1))
     overrides = [argument for override in OVERRIDES for argument in ("--set", override)]
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"replace the table in {DOCUMENT.name}")
     options = parser.parse_args()
     rows = [
-        measure("none", "none"),
+        measure("none", "nothing"),
         measure("exception in the training function", "exception"),
         measure("NaN score", "nan"),
         measure("infinite score", "inf"),
@@ -128,9 +128,9 @@ def main() -> None:
         measure("out of memory in a user's function", "memory"),
         measure("hanging trial (6 s)", "hang"),
         measure("disk full", "disk"),
-        measure("Ctrl-C, then the same command", "none", when(7, signal.SIGINT)),
-        measure("SIGTERM, then the same command", "none", when(7, signal.SIGTERM)),
-        measure("driver and all children killed (SIGKILL), then the same command", "none", when(7, signal.SIGKILL)),
+        measure("Ctrl-C, then the same command", "nothing", when(7, signal.SIGINT)),
+        measure("SIGTERM, then the same command", "nothing", when(7, signal.SIGTERM)),
+        measure("driver and all children killed (SIGKILL), then the same command", "nothing", when(7, signal.SIGKILL)),
     ]
     lines = [
         "| fault | what happened | trials | epochs trained again | epochs never trained | seconds |",

@@ -115,7 +115,7 @@ def test_a_stumbling_trial_goes_on_from_its_checkpoint_with_the_same_scores(
 ) -> None:
     overrides = ("budget.trial_timeout_s=5", "scheduler.type=none", "scheduler.max_epochs=4")
     loaded = stumbling(tmp_path, kind, *overrides)
-    expected = run(stumbling(tmp_path, "none", *overrides), tmp_path / "calm", local)
+    expected = run(stumbling(tmp_path, "nothing", *overrides), tmp_path / "calm", local)
     paths = run(loaded, tmp_path / "rough", on_ray(loaded, tmp_path / "rough"))
     assert outcome(paths) == outcome(expected)
     for trial in read_ledger(paths.ledger("search")):
@@ -133,7 +133,7 @@ def test_a_full_disk_stops_cleanly_and_the_same_command_continues(executor: str,
         with pytest.raises(SegbenchError, match="free some space"):
             run(loaded, tmp_path / "a", execute)
     paths = run(loaded, tmp_path / "a", execute)
-    assert outcome(paths) == outcome(run(stumbling(tmp_path, "none", "scheduler.type=none"), tmp_path / "calm"))
+    assert outcome(paths) == outcome(run(stumbling(tmp_path, "nothing", "scheduler.type=none"), tmp_path / "calm"))
 
 
 def test_a_sweep_in_which_all_fail_alike_stops_early(tmp_path: Path) -> None:

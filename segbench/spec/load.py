@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from segbench.config import TrialConfig
 from segbench.errors import SpecError
@@ -77,8 +78,19 @@ def dump_spec(spec: SweepSpec) -> str:
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 110
     stream = io.StringIO()
-    yaml.dump(content, stream)
+    yaml.dump(_quoted(content), stream)
     return stream.getvalue()
+
+
+def _quoted(value: Any) -> Any:
+    """Return ``value`` with texts quoted that YAML would otherwise fold: those with line ends of any alphabet."""
+    if isinstance(value, dict):
+        return {_quoted(key): _quoted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    if isinstance(value, str) and not value.isprintable():
+        return DoubleQuotedScalarString(value)
+    return value
 
 
 def _normalised(tree: Mapping[str, Any]) -> dict[str, Any]:

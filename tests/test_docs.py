@@ -1,0 +1,63 @@
+"""What the documents promise is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from segbench.cli import cli
+from segbench.spec.load import load_spec
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+    for named in re.findall(r"`((?:tests|sweeps|benchmarks|segbench|docs)/[\w./-]+)`", text):
+        assert (ROOT / named).exists(), f"{page.name}: {named}"
+
+
+def test_the_sweep_file_in_the_readme_is_right(tmp_path: Path) -> None:
+    text = re.search(r"```yaml\n(name: streets.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert text is not None
+    for folder in ("leftImg8bit", "gtFine"):
+        (tmp_path / folder).mkdir()
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text[1])
+    spec = load_spec(path, [f"data.root={tmp_path}"]).spec
+    assert spec.retrain is not None
+
+
+def test_the_commands_in_the_readme_exist() -> None:
+    lines = re.findall(r"^    (segbench .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) >= 6
+    for line in lines:
+        arguments = shlex.split(line.split("#")[0])[1:]
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            command = command.commands[arguments.pop(0)]
+        command.make_context(line, arguments)
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert f"\n{target}:" in makefile
+
+
+def test_the_real_scenes_command_of_the_readme_is_a_valid_sweep(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"```\n(python -m segbench\.sweep sweeps/compare\.yaml.*?)```", text, re.DOTALL)
+    assert block is not None
+    words = shlex.split(block[1].replace("\\\n", " "))
+    overrides = [words[index + 1] for index, word in enumerate(words) if word == "--set"]
+    for folder in ("leftImg8bit", "gtFine"):
+        (tmp_path / folder).mkdir()
+    spec = load_spec(ROOT / words[3], [*overrides, f"data.root={tmp_path}"]).spec
+    assert spec.budget.trials == 28

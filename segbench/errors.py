@@ -1,6 +1,7 @@
 """The exception tree of segbench.
 
     SegbenchError               anything that segbench raises on purpose; exit code 1
+    ├── DiskFullError           nothing more can be written; what was written is whole
     ├── UserError               the user can mend it: message without traceback; exit code 2
     │   ├── SpecError           the sweep file: names file, line and key
     │   ├── DataError           the data set: names the file that is wrong
@@ -17,6 +18,10 @@ class SegbenchError(Exception):
     """Base of everything that segbench raises on purpose."""
 
     exit_code = 1
+
+
+class DiskFullError(SegbenchError):
+    """Nothing more can be written; what was written is whole, and the same command continues."""
 
 
 class UserError(SegbenchError):

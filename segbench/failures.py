@@ -3,13 +3,13 @@
 Classification and response are pure functions; executors only report what happened.
 """
 
-import errno
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from segbench.errors import NonFiniteError, TrialError
+from segbench.paths import is_disk_full
 from segbench.records import Cause, Failure, TrialRecord
 
 MAX_DEATHS_WITHOUT_PROGRESS = 3
@@ -46,7 +46,7 @@ def classify(error: BaseException) -> Failure:
     line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     if isinstance(error, NonFiniteError):
         return Failure(Cause.NON_FINITE, str(error), details)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return Failure(Cause.DISK, line, details)
     if _is_out_of_memory(error):
         return Failure(Cause.MEMORY, line, details)
@@ -68,8 +68,8 @@ def respond(record: TrialRecord, failure: Failure, max_failures: int) -> Retry |
             return GiveUp(failure.message)
         case Cause.DISK:
             return StopSweep(
-                f"{failure.message}. {record.assignment.name} could not write its checkpoint: free some space "
-                "(docs/faults.md says how much is needed); the same command continues"
+                f"{record.assignment.name} could not write its checkpoint ({failure.message}); "
+                "free some space, then the same command continues"
             )
         case Cause.MEMORY if "accumulation_steps" in record.assignment.config:
             return _smaller_parts(record.assignment.config)

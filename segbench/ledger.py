@@ -9,11 +9,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from segbench.errors import StateError
+from segbench.errors import DiskFullError, StateError
+from segbench.paths import is_disk_full
 from segbench.records import Assignment, Attempt, Cause, EpochRecord, TrialRecord, TrialState
 
 Event = Mapping[str, Any]
@@ -84,13 +86,21 @@ class Ledger:
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is not in the records either
+            self._file.close()
 
     def _append(self, event: dict[str, Any]) -> TrialRecord:
         event["at"] = round(self._clock(), 3)
-        self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise DiskFullError(
+                f"{self._file.name}: {error.strerror}; free a few megabytes, then the same command continues"
+            ) from error
         number = event["number"]
         self._records[number] = _apply(self._records.get(number), event)
         return self._records[number]

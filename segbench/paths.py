@@ -1,5 +1,6 @@
 """Every file and folder that a sweep writes, and the one way to write them: beside, then rename."""
 
+import errno
 import os
 import re
 import tempfile
@@ -120,6 +121,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space; safetensors says so in an exception of its own, by its text."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def atomic_write(path: Path, text: str) -> None:

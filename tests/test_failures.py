@@ -1,6 +1,7 @@
 """Each class of failure has one policy: the pure decision, and the sweep that lives through it."""
 
 import errno
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,3 +193,50 @@ def test_a_trial_too_large_for_memory_gets_smaller_parts_and_the_same_result(
     monkeypatch.setattr(UNet, "forward", lambda self, image: limited(self, image.repeat(3, 1, 1, 1)))
     with pytest.raises(SegbenchError, match=r"oom: even with one image at a time \(batch_size=8\)"):
         run(load(1), tmp_path / "hopeless")
+
+
+SMALL_DISK = """
+name: small
+data: {{size: [32, 64], num_images: [4, 2, 2], cache_dir: {cache}}}
+training: {{width: 16, depth: 3, batch_size: 4}}
+parameters: {{lr: {{values: [1e-3]}}}}
+scheduler: {{max_epochs: 3}}
+budget: {{trials: 1}}
+mlflow: {{enabled: false}}
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("cannot mount a small file system: needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_really_full_disk_names_what_is_needed_and_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL_DISK.format(cache=tmp_path / "cache"))
+    loaded = load_spec(path)
+    with pytest.raises(SegbenchError, match=r"needs \d+\.\d MB, \d\.\d MB are free\); free some space"):
+        run(loaded, small_disk / "sweep")
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    trial = read_ledger(run(loaded, small_disk / "sweep").ledger("search"))[0]
+    expected = read_ledger(run(loaded, tmp_path / "calm").ledger("search"))[0]
+    assert [epoch.score for epoch in trial.epochs] == [epoch.score for epoch in expected.epochs]
+    assert trial.state is TrialState.COMPLETE
+
+
+def test_a_ledger_that_cannot_grow_stops_the_sweep_and_stays_whole(small_disk: Path, tmp_path: Path) -> None:
+    paths = SweepPaths(small_disk / "sweep")
+    loaded = synthetic(tmp_path, trials=10)
+    paths.root.mkdir()
+    (paths.root / "ballast").write_bytes(b"x" * (4 * 2**20 - 40_000))
+    with pytest.raises((SegbenchError, OSError)):
+        run(loaded, paths.root)
+    (paths.root / "ballast").unlink()
+    assert decisions(run(loaded, paths.root)) == decisions(run(loaded, tmp_path / "calm"))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from segbench.errors import SegbenchError
+from segbench.errors import DiskFullError, SegbenchError
 from segbench.failures import GiveUp, StopSweep, respond
 from segbench.ledger import Ledger
 from segbench.records import (
@@ -121,6 +121,13 @@ class LedgerQueue:
         After a crash a trial may report an epoch again: the first report stands, because decisions were based
         on it, and the answer is the same.
         """
+        try:
+            return self._report(number, report)
+        except DiskFullError as error:
+            self._stop_error = error
+            return Decision.STOP
+
+    def _report(self, number: int, report: EpochReport) -> Decision:
         record = self._ledger.record(number)
         if record.state.is_finished or self._stop_error is not None:
             return Decision.STOP
@@ -136,6 +143,12 @@ class LedgerQueue:
 
     def end(self, number: int, failure: Failure | None = None) -> None:
         """Record the end of a trial's run, if it was not stopped: by itself, or by ``failure``."""
+        try:
+            self._end(number, failure)
+        except DiskFullError as error:
+            self._stop_error = error
+
+    def _end(self, number: int, failure: Failure | None) -> None:
         record = self._ledger.record(number)
         if record.state.is_finished or self._stop_error is not None:
             return  # while the stage stops, trials are left unfinished: the next start continues them

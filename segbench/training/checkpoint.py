@@ -81,6 +81,13 @@ def load(folder: Path) -> dict[Any, Any]:
     return state
 
 
+def size(state: Mapping[Any, Any]) -> int:
+    """Return the bytes of the tensors in ``state``: what :func:`save` needs on disk, but for a few kilobytes."""
+    tensors: dict[str, Tensor] = {}
+    encode(state, tensors)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def exists(folder: Path) -> bool:
     """Whether :func:`save` has finished once in ``folder``."""
     return (folder / STATE_FILE).is_file()

@@ -4,9 +4,11 @@ The executor records each epoch before it asks for the next one, and only then i
 stopped at a rung writes nothing, and one that is killed repeats at most one epoch, with the same numbers.
 """
 
+import errno
 import gc
 import importlib
 import logging
+import os
 import shutil
 import sys
 import time
@@ -18,6 +20,7 @@ from typing import Any, Literal, cast
 
 from segbench.config import DataConfig, TrialConfig
 from segbench.errors import CheckpointError, TrialError, UserError
+from segbench.paths import is_disk_full
 from segbench.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
 from segbench.training import checkpoint
 
@@ -101,8 +104,19 @@ def run_trial(job: TrialJob) -> Generator[EpochReport]:
             break
         if result.state is not None:
             kept = {"epoch": epoch, "best_score": best_score, "state": result.state()}
-            checkpoint.save(kept, last / str(epoch % 2))  # the one before stays, should this one be damaged
+            _save(kept, last / str(epoch % 2))  # the one before stays, should this one be damaged
     shutil.rmtree(last, ignore_errors=True)
+
+
+def _save(kept: Mapping[str, Any], folder: Path) -> None:
+    try:
+        checkpoint.save(kept, folder)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        free = shutil.disk_usage(folder.parent).free
+        needed = f"{folder} needs {checkpoint.size(kept) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed}") from error
 
 
 def load_newest(last: Path) -> Mapping[str, Any]:

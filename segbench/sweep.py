@@ -17,10 +17,10 @@ from typing import Literal
 from segbench.config import DataConfig
 from segbench.data import open_data
 from segbench.errors import SegbenchError
-from segbench.final.retrain import plan_retraining, plan_tests
+from segbench.final.retrain import continue_list, plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
 from segbench.folder import read_prior
-from segbench.ledger import Ledger
+from segbench.ledger import Ledger, read_ledger
 from segbench.paths import Stage, SweepPaths
 from segbench.records import Assignment, SweepObserver, TrialQueue, TrialRecord
 from segbench.report.folder import export_models, write_tables
@@ -115,7 +115,9 @@ class Sweep:
         if retrain is None:
             return []
         epochs = retrain.epochs or self.spec.scheduler.max_epochs
-        assignments = plan_retraining(finalists, retrain.seeds, epochs, self.spec.search.seed)
+        begun = read_ledger(self.paths.ledger("retrain"))
+        planned = plan_retraining(finalists, retrain.seeds, epochs, self.spec.search.seed)
+        assignments = continue_list(begun, planned)
         setup = StageSetup(
             stage="retrain",
             num_trials=len(assignments),
@@ -129,7 +131,7 @@ class Sweep:
             return self._run_stage(setup, ledger, FixedList(assignments))
 
     def _test(self, retrained: Sequence[TrialRecord]) -> None:
-        assignments = plan_tests(retrained)
+        assignments = continue_list(read_ledger(self.paths.ledger("test")), plan_tests(retrained))
         if not assignments or not self.spec.is_segmentation:
             return
         setup = StageSetup(stage="test", num_trials=len(assignments), max_epochs=1, train=TEST_FUNCTION, metric=None)

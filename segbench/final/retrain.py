@@ -29,6 +29,18 @@ def plan_retraining(finalists: Sequence[TrialRecord], num_seeds: int, epochs: in
     return assignments
 
 
+def continue_list(begun: Sequence[TrialRecord], planned: Sequence[Assignment]) -> list[Assignment]:
+    """Return the trials of a stage: those that its ledger has, then the planned ones that it has not, by name.
+
+    When a sweep goes on after its end with more trials, other configurations may be chosen than the first time; what
+    was trained for the earlier choice stays on the leaderboard.
+    """
+    names = {record.assignment.name for record in begun}
+    added = [assignment for assignment in planned if assignment.name not in names]
+    listed = [*(record.assignment for record in begun), *added]
+    return [replace(assignment, number=number) for number, assignment in enumerate(listed)]
+
+
 def plan_tests(retrained: Sequence[TrialRecord]) -> list[Assignment]:
     """Return one test per finished training: a trial of one epoch that reads the test split once."""
     finished = [record for record in retrained if record.state is TrialState.COMPLETE]

@@ -6,6 +6,7 @@ user's. With mlflow_model.py the only module that imports mlflow.
 
 import json
 import logging
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +47,19 @@ class Progress:
     status: str
     tags: dict[str, str]
     has_artifacts: bool = False
+
+
+def create_database(path: Path) -> None:
+    """Make MLflow's SQLite file if there is none: beside its place, then renamed.
+
+    A kill in the middle of MLflow's own migrations leaves a file that no MLflow opens again.
+    """
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
+        temporary = Path(folder) / path.name
+        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+        temporary.replace(path)
 
 
 class Delivery:

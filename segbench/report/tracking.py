@@ -213,9 +213,12 @@ class _Session:
     def _connect(self) -> "Delivery":
         if self._delivery is None:
             _set_mlflow_defaults()
-            from segbench.report.mlflow_delivery import Delivery  # seconds of imports: not before it is needed
+            # seconds of imports: not before it is needed
+            from segbench.report.mlflow_delivery import Delivery, create_database
 
             is_default = self._uri == _default_uri(self._paths)
+            if is_default:
+                create_database(self._paths.mlflow_db)
             self._delivery = Delivery(
                 tracking_uri=self._uri,
                 experiment=self._spec.mlflow.experiment or self._spec.name,

@@ -29,7 +29,6 @@ def connect(address: str | None, resources: Resources) -> Iterator[None]:
         UserError: no cluster answers at ``address``, or no trial fits on it.
     """
     os.environ.update(_ENVIRONMENT)
-    import_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
     try:
         ray.init(
             address=address,
@@ -37,7 +36,7 @@ def connect(address: str | None, resources: Resources) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            runtime_env={"env_vars": {"PYTHONPATH": import_path}} if address is None else None,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(own_paths())}},
         )
     except ConnectionError as error:
         raise UserError(
@@ -49,6 +48,12 @@ def connect(address: str | None, resources: Resources) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def own_paths() -> list[str]:
+    """Return where this process finds the user's modules: its import path without the Python installation."""
+    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    return [path or os.getcwd() for path in sys.path if not path.startswith(installed)]
 
 
 def check_resources(available: dict[str, float], resources: Resources) -> None:

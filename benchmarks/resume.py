@@ -3,7 +3,7 @@
     python benchmarks/resume.py --kills 10 --trials 40
 
 Both search the same space with TPE and ASHA on one worker, with the same synthetic objective (a curve with a known
-ceiling, 0.1 s an epoch), log to MLflow in an SQLite file, and are killed (SIGKILL, driver and all children) after the
+ceiling, 0.4 s an epoch), log to MLflow in an SQLite file, and are killed (SIGKILL, driver and all children) after the
 same numbers of trained epochs, then continued: stock by ``Tuner.restore``, segbench by the same command.
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-EPOCH_S = 0.1
+EPOCH_S = 0.4
 MAX_EPOCHS = 9
 GRACE, FACTOR = 1, 3
 STUCK_S = 90
@@ -65,7 +65,7 @@ def train(config: Mapping[str, Any], context: Any) -> Iterator[Any]:
     """Train under segbench's contract."""
     from segbench.records import EpochResult
 
-    log = Path(context.output).parents[2] / "trained.log"
+    log = Path(context.output).parents[3] / "trained.log"
     for epoch in range(context.epoch + 1, MAX_EPOCHS + 1):
         train_epoch(log, str(context.trial_number), epoch)
         yield EpochResult(metrics={"score": score(config, epoch)}, state=lambda epoch=epoch: {"epoch": epoch})
@@ -118,9 +118,11 @@ def run_stock(folder: Path, trials: int) -> None:
             run_config=tune.RunConfig(name="stock", storage_path=str(folder / "ray"), callbacks=[mlflow], verbose=0),
         )
     results = tuner.fit()
-    rungs = {rung.milestone: len(rung.recorded) for bracket in scheduler._brackets for rung in bracket._rungs}
+    known = {milestone: recorded for bracket in scheduler._brackets for milestone, recorded in bracket._rungs}
+    rungs = {rung: dict(known.get(rung, {})) for rung in (1, 3)}
     trials_seen = [
-        {"config": dict(result.config), "epochs": result.metrics.get("training_iteration", 0)} for result in results
+        {"id": result.metrics["trial_id"], "config": result.config, "epochs": result.metrics["training_iteration"]}
+        for result in results
     ]
     best = results.get_best_result().config
     document = {"rungs": rungs, "trials": trials_seen, "winner": ceiling(best)}
@@ -134,9 +136,9 @@ class Outcome:
     trials: int
     epochs_trained: int
     epochs_wasted: int
-    """Trained more than once for the same trial."""
-    rung_scores_kept: float
-    """Share of the scores that were reported at a rung and that the scheduler still knows at the end."""
+    """Trained, and not part of the result: repeated, or of trials that were forgotten."""
+    rung_scores_right: float
+    """Share of the trials that passed a rung whose score there the scheduler still knows, and knows rightly."""
     mlflow_runs: int
     mlflow_running: int
     """Left RUNNING for ever."""
@@ -184,10 +186,15 @@ def drive(kind: str, folder: Path, trials: int, kills: list[int]) -> tuple[Outco
 def summarize_stock(folder: Path, seconds: float, scratch: int) -> tuple[Outcome, list[Any]]:
     """Read what the stock sweep left."""
     document = json.loads((folder / "result.json").read_text())
-    reached = {rung: sum(trial["epochs"] >= int(rung) for trial in document["trials"]) for rung in document["rungs"]}
+    reached = [
+        (recorded.get(trial["id"]), score(trial["config"], int(rung)))
+        for rung, recorded in document["rungs"].items()
+        for trial in document["trials"]
+        if trial["epochs"] >= int(rung)
+    ]
     trials = [(trial["config"], trial["epochs"]) for trial in document["trials"]]
     uri = f"sqlite:///{folder}/mlflow.db"
-    outcome = outcome_of(folder, len(trials), sum(document["rungs"].values()), sum(reached.values()), uri)
+    outcome = outcome_of(folder, trials, share_right(reached), uri)
     return Outcome(**outcome, regret=0.9 - document["winner"], seconds=seconds, restarts_from_scratch=scratch), trials
 
 
@@ -202,15 +209,24 @@ def summarize_ours(folder: Path, seconds: float, scratch: int) -> tuple[Outcome,
     paths = SweepPaths(folder / "sweep")
     records = read_ledger(paths.ledger("search"))
     rungs = Rungs(rung_epochs(GRACE, MAX_EPOCHS, FACTOR), FACTOR, "maximize", records)
-    reached = sum(record.epochs_done >= rung for record in records for rung in rungs.scores)
-    known = sum(len(scores) for scores in rungs.scores.values())
-    outcome = outcome_of(folder, len(records), known, reached, f"sqlite:///{paths.mlflow_db}")
+    reached = [
+        (scores.get(record.number), max(score(record.assignment.config, epoch) for epoch in range(1, rung + 1)))
+        for rung, scores in rungs.scores.items()
+        for record in records
+        if record.epochs_done >= rung
+    ]
     winner = rank_trials(records, "maximize")[0].assignment.config
     trials = [(dict(record.assignment.params), record.epochs_done) for record in records]
+    outcome = outcome_of(folder, trials, share_right(reached), f"sqlite:///{paths.mlflow_db}")
     return Outcome(**outcome, regret=0.9 - ceiling(winner), seconds=seconds, restarts_from_scratch=scratch), trials
 
 
-def outcome_of(folder: Path, trials: int, known: int, reached: int, uri: str) -> dict[str, Any]:
+def share_right(pairs: list[tuple[float | None, float]]) -> float:
+    """Return the share of rung entries that are there and have the score that the trial had at that rung."""
+    return sum(known is not None and abs(known - true) < 1e-9 for known, true in pairs) / max(len(pairs), 1)
+
+
+def outcome_of(folder: Path, trials: list[Any], rungs: float, uri: str) -> dict[str, Any]:
     """Return what is counted in the same way for both."""
     import mlflow
 
@@ -221,10 +237,10 @@ def outcome_of(folder: Path, trials: int, known: int, reached: int, uri: str) ->
     children = [run for run in runs if run.data.tags.get("segbench.stage") != "sweep"]
     children = [run for run in children if "mlflow.parentRunId" in run.data.tags] or children
     return {
-        "trials": trials,
+        "trials": len(trials),
         "epochs_trained": len(lines),
-        "epochs_wasted": len(lines) - len(set(lines)),
-        "rung_scores_kept": known / max(reached, 1),
+        "epochs_wasted": len(lines) - sum(epochs for _, epochs in trials),
+        "rung_scores_right": rungs,
         "mlflow_runs": len(children),
         "mlflow_running": sum(run.info.status == "RUNNING" for run in children),
     }
@@ -265,7 +281,7 @@ def main() -> None:
         return
     out = options.out.resolve() / time.strftime("%Y%m%d-%H%M%S")
     draw = random.Random(options.seed)
-    kills = sorted(draw.sample(range(2, 2 * options.trials), options.kills))
+    kills = sorted(draw.sample(range(5, 2 * options.trials), options.kills))
     print(f"trials {options.trials}, killed after so many trained epochs: {kills}\n")
     columns: dict[str, dict[str, Any]] = {}
     for kind in ("stock", "segbench"):

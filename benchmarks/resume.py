@@ -273,6 +273,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["stock", "segbench"], help="run one of the two")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-resume"))
     parser.add_argument("--stock", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -284,7 +285,7 @@ def main() -> None:
     kills = sorted(draw.sample(range(5, 2 * options.trials), options.kills))
     print(f"trials {options.trials}, killed after so many trained epochs: {kills}\n")
     columns: dict[str, dict[str, Any]] = {}
-    for kind in ("stock", "segbench"):
+    for kind in [options.only] if options.only else ["stock", "segbench"]:
         calm, calm_trials = drive(kind, out / f"{kind}-calm", options.trials, [])
         killed, killed_trials = drive(kind, out / f"{kind}-killed", options.trials, kills)
         columns[f"{kind}, calm"] = {**asdict(calm), "trials_that_differ": 0}

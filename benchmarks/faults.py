@@ -68,8 +68,8 @@ def measure(fault: str, kind: str, act: Callable[[subprocess.Popen[str], SweepPa
         if act is not None:
             act(process, paths)
         said = process.communicate()[1]
-        while process.returncode != 0 and len(happened) < 6:
-            happened.append(f"exit code {process.returncode}" + (f": {first_line(said)}" if said.strip() else ""))
+        while not is_done(paths) and len(happened) < 6:
+            happened.append("killed" if process.returncode in (0, -9) else f"exit: {first_line(said)}")
             process = start(folder, kind)
             said = process.communicate()[1]
         seconds = time.monotonic() - started
@@ -87,6 +87,12 @@ def measure(fault: str, kind: str, act: Callable[[subprocess.Popen[str], SweepPa
             16 - recorded,
             seconds,
         )
+
+
+def is_done(paths: SweepPaths) -> bool:
+    """Whether all four trials have ended."""
+    records = read_ledger(paths.ledger("search"))
+    return len(records) == 4 and all(record.state.is_finished for record in records)
 
 
 def when(events: int, number: int) -> Callable[[subprocess.Popen[str], SweepPaths], None]:

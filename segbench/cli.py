@@ -80,10 +80,10 @@ def _run_sweep(
 
     spec = loaded.spec
     with ExitStack() as stack:
-        stack.enter_context(_interruptible())
         stack.enter_context(open_folder(paths, spec, resume))
         stack.enter_context(Tracker(paths, spec, warn=_warn))
         execute = stack.enter_context(_executor(loaded, paths, executor, address))
+        stack.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
         observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
         if spec.search.warm_start:
             out.print(f"warm start: {read_prior(spec, loaded.space).describe()}", highlight=False)

@@ -169,8 +169,12 @@ def test_status_counts_what_has_run(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("executor", ["local", "ray"])
-def test_ctrl_c_loses_nothing_and_the_same_command_continues(executor: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("executor", "number"), [("local", signal.SIGINT), ("ray", signal.SIGINT), ("ray", signal.SIGTERM)]
+)
+def test_ctrl_c_and_sigterm_lose_nothing_and_the_same_command_continues(
+    executor: str, number: int, tmp_path: Path
+) -> None:
     text = SYNTHETIC.format(function="slow", trials=6, retrain="")
     file = sweep_file(tmp_path, text)
     command = [sys.executable, "-m", "segbench.sweep", str(file), "--executor", executor]
@@ -182,7 +186,7 @@ def test_ctrl_c_loses_nothing_and_the_same_command_continues(executor: str, tmp_
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "The same command continues" in said

@@ -116,6 +116,7 @@ def first_line(text: str) -> str:
 
 def shorten(text: str) -> str:
     """Return a text without numbers of this run."""
+    text = re.sub(r"trial-\d+|baseline-\w+", "a trial", text)
     return re.sub(r"\(.*?\)|/\S+", "...", text)[:110].replace("|", "/")
 
 

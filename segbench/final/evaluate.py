@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from segbench.config import DataConfig, TrialConfig
 from segbench.data import SegmentationData, Split, open_data
 from segbench.data.labels import IGNORE_INDEX
 from segbench.errors import DataError, UserError
+from segbench.final.images import ImageResults, encode_label_map, write_image_results
 from segbench.final.model import LoadedModel, Pixels, load_model
 from segbench.paths import atomic_path, atomic_write
 from segbench.records import EpochResult, TrainContext
+from segbench.training.confusion import count_pixels
 from segbench.training.metrics import (
+    NUM_LABELS,
     Counts,
     as_confusion,
     class_f1,
@@ -27,7 +31,6 @@ from segbench.training.metrics import (
     group_rows,
     metrics_from_confusion,
 )
-from segbench.training.validation import evaluate
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_EXAMPLES = 4
@@ -43,13 +46,15 @@ class Scores:
     """``test/miou``, ``test/iou/<group>``, ..."""
     confusion: Counts
     """K x K pixel counts, row: true class, column: predicted class."""
+    images: ImageResults
+    """The same, image by image."""
 
 
 def test(config: TrialConfig | Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
     """Score the model in ``context.checkpoint`` on the test split of ``context.data``; yields once.
 
-    Writes to ``context.output``, if given: ``confusion.csv``, ``classes.csv`` and ``examples/*.png`` (image,
-    truth, prediction).
+    Writes to ``context.output``, if given: ``confusion.csv``, ``classes.csv``, ``images.parquet`` (counts and label
+    map of each image) and ``examples/*.png`` (image, truth, prediction).
 
     Args:
         config: settings of the training; the model folder has them too, and those count.
@@ -67,6 +72,7 @@ def test(config: TrialConfig | Mapping[str, Any], context: TrainContext) -> Iter
     if context.output is not None:
         output = Path(context.output)
         write_tables(scores.confusion, model.groups, output)
+        write_image_results(scores.images, output)
         write_examples(model, data, output / "examples")
     yield EpochResult(metrics=scores.metrics, confusion=as_confusion(scores.confusion))
 
@@ -82,17 +88,22 @@ def evaluate_model(model: LoadedModel, data: SegmentationData, split: Split, pre
             f"data.groups: the model's classes are {', '.join(model.groups)}, those of the data "
             f"{', '.join(data.groups)}; use the same data.groups and data.ignore as in training"
         )
-    result = evaluate(
-        model.module,
-        split,
-        data.lut,
-        len(data.groups),
-        batch_size=max(1, model.config.batch_size // model.config.accumulation_steps),
-        precision=model.config.precision,
-        device=model.device,
-    )
-    metrics = metrics_from_confusion(result.by_label, data.lut, data.groups, prefix)
-    return Scores(metrics, group_rows(result.by_label, data.lut))
+    batch_size = max(1, model.config.batch_size // model.config.accumulation_steps)
+    by_label = np.zeros((NUM_LABELS, len(data.groups)), np.int64)
+    by_image, label_maps = [], []
+    for start in range(0, len(split.names), batch_size):
+        images = slice(start, start + batch_size)
+        for prediction, labels in zip(
+            model.predict(split.images[images], batch_size), split.labels[images], strict=True
+        ):
+            pixels = torch.from_numpy(prediction), torch.from_numpy(np.array(labels))
+            counts = count_pixels(*pixels, len(data.groups)).numpy()
+            by_label += counts
+            by_image.append(group_rows(counts, data.lut))
+            label_maps.append(encode_label_map(prediction))
+    results = ImageResults(split.names, data.groups, np.stack(by_image), tuple(label_maps))
+    metrics = metrics_from_confusion(by_label, data.lut, data.groups, prefix)
+    return Scores(metrics, group_rows(by_label, data.lut), results)
 
 
 def evaluate_folder(folder: str | Path, config: DataConfig, split: str, device: str = "cpu") -> Scores:

@@ -14,6 +14,7 @@ from segbench.config import DataConfig, TrialConfig
 from segbench.data import open_data
 from segbench.errors import CheckpointError, DataError, UserError
 from segbench.final import evaluate
+from segbench.final.images import read_image_results
 from segbench.final.model import LoadedModel, load_model
 from segbench.records import TrainContext
 from segbench.training import checkpoint
@@ -83,6 +84,11 @@ def test_the_test_stage_yields_once_and_writes_tables_and_pictures(
     expected = np.bincount((data.lut[data.test.labels].astype(int) * 8 + prediction).ravel(), minlength=64)
     assert np.array_equal(confusion.ravel(), expected)
     assert set(result.metrics) >= {"test/miou", "test/miou_official", "test/iou/sky", "test/f1"}
+    images = read_image_results(tmp_path)
+    assert images is not None
+    assert (images.names, images.groups) == (data.test.names, data.groups)
+    assert np.array_equal(images.counts.sum(axis=0), confusion)
+    assert all(np.array_equal(images.label_map(index), prediction[index]) for index in range(len(images.names)))
 
     with (tmp_path / "confusion.csv").open() as file:
         header, *rows = csv.reader(file)

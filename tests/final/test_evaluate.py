@@ -1,7 +1,6 @@
 """From a model folder to numbers, tables and pictures."""
 
 import csv
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,15 +20,9 @@ from segbench.training import checkpoint
 from segbench.training.loop import train
 from segbench.training.metrics import class_iou
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = TrialConfig(model="unet", width=4, depth=2, batch_size=4, lr=1e-2, ema_decay=0.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

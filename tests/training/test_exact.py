@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from segbench.records import EpochResult, TrainContext
 from segbench.training import checkpoint
 from segbench.training.batches import Samples
 from segbench.training.loop import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EVERYTHING = TrialConfig(
     batch_size=4,
@@ -44,14 +45,6 @@ EVERYTHING = TrialConfig(
 UNET = replace(EVERYTHING, model="unet", width=8, depth=2)
 SEGFORMER = replace(EVERYTHING, model="segformer", variant="mit-b0")
 MAX_EPOCHS = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

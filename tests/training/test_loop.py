@@ -1,7 +1,6 @@
 """The training function: what it yields, when it ends, and what goes wrong clearly."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +21,10 @@ from segbench.training.loop import Patience, train
 from segbench.training.metrics import metrics_from_confusion
 from segbench.training.validation import evaluate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = TrialConfig(model="unet", width=4, depth=2, norm="group", batch_size=4, lr=3e-3)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

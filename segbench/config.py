@@ -101,6 +101,9 @@ class TrialConfig:
     scale_min: Annotated[float, Setting("smallest random zoom; 1 = none", gt=0)] = 1.0
     scale_max: Annotated[float, Setting("largest random zoom; 1 = none", gt=0)] = 1.0
     color: Annotated[float, Setting("strength of brightness, contrast and saturation changes", ge=0, le=1)] = 0.0
+    blur: Annotated[
+        float, Setting("probability of a Gaussian blur of 0.1 to 2 pixels (standard deviation)", ge=0, le=1)
+    ] = 0.0
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulation_steps:

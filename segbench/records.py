@@ -102,6 +102,8 @@ class TrainContext:
     trial_number: int = 0
     data: DataConfig | None = None
     train_on: Literal["train", "train+val"] = "train"
+    batched_augmentation: bool | None = None
+    """Augment whole batches by tensor code (True) or sample by sample (False); None: what is faster on the device."""
     metric: str = "val/miou"
     goal: Goal = "maximize"
     checkpoint: str | None = None

@@ -29,6 +29,8 @@ class Split:
     """(N, H, W, 3) RGB."""
     labels: npt.NDArray[np.uint8]
     """(N, H, W) label ids, 0..34; ``SegmentationData.lut`` makes class indices of them."""
+    label_counts: npt.NDArray[np.uint32]
+    """(N, 35) pixels of each label id."""
     names: tuple[str, ...]
 
 
@@ -88,7 +90,7 @@ def _open(settings: str) -> SegmentationData:
     for name in SPLIT_NAMES:
         names = plan.recipe.names[name]
         rows = slice(start, start + len(names))
-        splits[name] = Split(packed.images[rows], packed.labels[rows], names)
+        splits[name] = Split(packed.images[rows], packed.labels[rows], packed.label_counts[rows], names)
         start += len(names)
     return SegmentationData(**splits, groups=plan.groups, colors=plan.colors, lut=plan.lut)
 

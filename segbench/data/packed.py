@@ -1,9 +1,9 @@
 """A decoded data set in one Arrow file: made once, mapped read-only by every process that trains on it.
 
-The file is in Arrow's IPC format with one record batch (columns ``name``, ``split``, ``label``, ``image``) and the
-scenes in the order train, val, test: so each split is a contiguous slice, an ordinary numpy array that points
-into the page cache. Its name is a hash of all that it depends on; a file under that name is right or damaged, and
-a damaged one is made again. Labels are kept as label ids, so other groups need no new file.
+The file is in Arrow's IPC format with one record batch (columns ``name``, ``split``, ``label_counts``, ``label``,
+``image``) and the scenes in the order train, val, test: so each split is a contiguous slice, an ordinary numpy array
+that points into the page cache. Its name is a hash of all that it depends on; a file under that name is right or
+damaged, and a damaged one is made again. Labels are kept as label ids, so other groups need no new file.
 """
 
 import hashlib
@@ -23,11 +23,12 @@ import pyarrow as pa
 from filelock import FileLock
 from tqdm import tqdm
 
+from segbench.data.labels import LABELS
 from segbench.data.splits import SPLIT_NAMES, SplitName
 from segbench.errors import DataError
 from segbench.paths import atomic_path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK = 64
 """Scenes decoded before they are written; bounds the memory that packing takes."""
 
@@ -66,6 +67,8 @@ class PackedSet:
     """(N, H, W, 3)."""
     labels: UInt8Array
     """(N, H, W) label ids."""
+    label_counts: npt.NDArray[np.uint32]
+    """(N, 35) pixels of each label id."""
 
 
 def open_packed(recipe: Recipe, folder: Path) -> PackedSet:
@@ -111,9 +114,11 @@ def _map(path: Path, recipe: Recipe) -> PackedSet | None:
     height, width = recipe.size
     images = np.frombuffer(batch.column("image").buffers()[1], np.uint8)
     labels = np.frombuffer(batch.column("label").buffers()[1], np.uint8)
+    counts = np.frombuffer(batch.column("label_counts").values.buffers()[1], np.uint32)
     return PackedSet(
         images=images.reshape(recipe.num_scenes, height, width, 3),
         labels=labels.reshape(recipe.num_scenes, height, width),
+        label_counts=counts.reshape(recipe.num_scenes, len(LABELS)),
     )
 
 
@@ -122,6 +127,7 @@ def _schema(recipe: Recipe) -> Any:
     columns = [
         pa.field("name", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
+        pa.field("label_counts", pa.list_(pa.uint32(), len(LABELS)), nullable=False),
         pa.field("label", pa.binary(pixels), nullable=False),
         pa.field("image", pa.binary(3 * pixels), nullable=False),
     ]
@@ -154,13 +160,16 @@ def _pack(recipe: Recipe, path: Path) -> None:
         tempfile.TemporaryFile(dir=path.parent) as labels,
         atomic_path(path) as target,
     ):
+        counts = []
         for image, label in _read_all(recipe):
             images.write(image.tobytes())
             labels.write(label.tobytes())
+            counts.append(np.bincount(label.reshape(-1), minlength=len(LABELS)).astype(np.uint32))
         schema = _schema(recipe)
         columns = [
             pa.array([name for split in SPLIT_NAMES for name in recipe.names[split]], pa.string()),
             pa.array([split for split in SPLIT_NAMES for _ in recipe.names[split]], pa.string()),
+            pa.FixedSizeListArray.from_arrays(np.concatenate(counts), type=schema.field("label_counts").type),
             _as_column(labels, schema.field("label").type, recipe.num_scenes),
             _as_column(images, schema.field("image").type, recipe.num_scenes),
         ]

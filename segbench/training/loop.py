@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import torch
 
 from segbench.config import TrialConfig
 from segbench.data import SegmentationData, open_data
-from segbench.data.augment import augment
 from segbench.errors import NonFiniteError, UserError
 from segbench.records import EpochResult, Goal, TrainContext
 from segbench.seeding import derive_seed
@@ -80,11 +80,10 @@ def train(config: TrialConfig, context: TrainContext) -> Iterator[EpochResult]:
         learner.model.train()
         loss_sum = torch.zeros((), device=device)
         num_images = 0
-        for indices in epoch_batches(len(samples), config.batch_size, context.seed, epoch):
-            images, masks = samples.batch(indices)
-            images, masks = augment(images, masks, indices.tolist(), config, context.seed, epoch)
-            loss_sum += learner.step(images, masks) * len(indices)
-            num_images += len(indices)
+        with closing(samples.epoch(config, context.seed, epoch, batched=context.batched_augmentation)) as batches:
+            for images, masks in batches:
+                loss_sum += learner.step(images, masks) * len(images)
+                num_images += len(images)
         metrics: dict[str, float] = {"train/loss": loss_sum.item() / num_images, "lr": learner.lr}
         check_finite(metrics["train/loss"], "train/loss", epoch)
         trained = time.perf_counter()

@@ -80,7 +80,8 @@ def test_any_reader_of_arrow_files_can_open_it(recipe, tmp_path):
     open_packed(recipe, tmp_path)
     (path,) = tmp_path.glob("*.arrow")
     table = pa.ipc.open_file(str(path)).read_all()
-    assert table.column_names == ["name", "split", "label", "image"]
+    assert table.column_names == ["name", "split", "label_counts", "label", "image"]
+    assert table["label_counts"][5].as_py() == np.bincount(picture(5)[1].reshape(-1), minlength=35).tolist()
     assert table["split"].to_pylist()[-4:] == ["train", "val", "val", "test"]
     assert table["name"].to_pylist()[-1] == "x0"
     assert table["image"][5].as_py() == picture(5)[0].tobytes()

@@ -17,7 +17,7 @@ from segbench.data import open_data
 from segbench.data.augment import augment
 from segbench.records import EpochResult, TrainContext
 from segbench.training import checkpoint
-from segbench.training.batches import Samples
+from segbench.training.feed import feed
 from segbench.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,6 +40,7 @@ EVERYTHING = TrialConfig(
     scale_min=0.8,
     scale_max=1.5,
     color=0.4,
+    blur=0.3,
     patience=10,
 )
 UNET = replace(EVERYTHING, model="unet", width=8, depth=2)
@@ -158,10 +159,12 @@ def test_the_same_seed_twice_is_identical_and_another_seed_is_not(context: Train
 def test_augmentation_does_not_depend_on_the_order_or_the_size_of_batches(context: TrainContext) -> None:
     assert context.data is not None
     data = open_data(context.data)
-    samples = Samples((data.train,), data.lut, torch.device("cpu"))
-    images, masks = augment(*samples.batch(np.arange(11)), list(range(11)), UNET, seed=5, epoch=2)
-    assert not torch.equal(images, samples.batch(np.arange(11))[0])
+    (whole,) = feed((data.train,), [np.arange(11)], torch.device("cpu"))
+    images, labels = augment(*whole, list(range(11)), UNET, seed=5, epoch=2)
+    plain, _ = augment(*whole, list(range(11)), TrialConfig(), seed=5, epoch=2)
+    assert not torch.equal(images, plain)
     for order in ([3], [7, 3, 0, 10], list(range(10, -1, -1))):
-        some_images, some_masks = augment(*samples.batch(np.array(order)), order, UNET, seed=5, epoch=2)
+        (some,) = feed((data.train,), [np.array(order)], torch.device("cpu"))
+        some_images, some_labels = augment(*some, order, UNET, seed=5, epoch=2)
         assert torch.equal(some_images, images[order])
-        assert torch.equal(some_masks, masks[order])
+        assert torch.equal(some_labels, labels[order])

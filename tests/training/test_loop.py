@@ -185,21 +185,6 @@ def test_the_last_batch_is_kept_unless_it_is_a_single_sample(
     assert [len(batch) for batch in epoch_batches(num_samples, batch_size, 0, 0)] == sizes
 
 
-def test_samples_of_several_splits_follow_each_other(data_config: DataConfig) -> None:
-    data = open_data(data_config)
-    both = Samples((data.train, data.val), data.lut, CPU)
-    assert len(both) == 16
-    images, masks = both.batch(np.array([12, 0, 15, 11]))
-    assert images.shape == (4, 3, 32, 64)
-    assert images.dtype == torch.float32
-    assert masks.dtype == torch.int64
-    for row, (split, place) in enumerate([(data.val, 0), (data.train, 0), (data.val, 3), (data.train, 11)]):
-        np.testing.assert_array_equal(
-            (images[row] * 255).round().numpy().transpose(1, 2, 0), split.images[place].astype(np.float32)
-        )
-        np.testing.assert_array_equal(masks[row].numpy(), data.lut[split.labels[place]])
-
-
 def test_class_frequencies_are_shares_of_the_pixels_that_count(data_config: DataConfig) -> None:
     data = open_data(data_config)
     frequencies = Samples((data.train,), data.lut, CPU).class_frequencies(7)

@@ -1,4 +1,7 @@
-"""SegFormer (Xie et al. 2021): transformers' network, with a decode head that does less for the same result.
+"""SegFormer (Xie et al. 2021): transformers' parameters, and the same function of them with less work.
+
+The encoder is computed on (N, H, W, C) throughout: what convolutions call channels_last and linear layers call tokens
+is one layout, so nothing is copied between them, and upsampling reads and writes whole pixels.
 
 The published head projects each scale, upsamples it to 1/4 of the image, concatenates the scales and mixes them by
 a 1x1 convolution. All of that is linear, and a 1x1 convolution commutes with bilinear upsampling (whose weights
@@ -44,11 +47,11 @@ class SegFormer(SegformerForSemanticSegmentation):
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (N, K, H, W) of an image (N, 3, H, W)."""
         features = []
-        x = image
+        x = image.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         for stage in self.segformer.stages:
-            x = stage(x)
+            x = encode(stage, x)
             features.append(x)
-        logits = decode(self.decode_head, features)
+        logits = decode(self.decode_head, features).permute(0, 3, 1, 2)
         return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -61,29 +64,80 @@ conversion_mapping.register_checkpoint_conversion_mapping(
 )
 
 
+def encode(stage: Any, x: Tensor) -> Tensor:
+    """Compute what transformers' ``SegformerStage`` computes, (N, H_i, W_i, C_i) from (N, H, W, C)."""
+    x = stage.patch_embeddings.layer_norm(convolve(stage.patch_embeddings.proj, x))
+    for block in stage.blocks:
+        x = add_branch(x, attend(block.attention, block.layernorm_before(x)), block)
+        x = add_branch(x, mix(block.mlp, block.layernorm_after(x)), block)
+    normed: Tensor = stage.layer_norm(x)
+    return normed
+
+
+def attend(attention: Any, x: Tensor) -> Tensor:
+    """Attend from each place to the reduced grid; the result has the shape of ``x``."""
+    reduced = x
+    if attention.sequence_reduction_ratio > 1:
+        reduction = attention.sequence_reduction
+        reduced = reduction.layer_norm(convolve(reduction.sequence_reduction, x))
+
+    def heads(tokens: Tensor) -> Tensor:
+        return tokens.view(len(tokens), -1, attention.num_attention_heads, attention.head_dim).transpose(1, 2)
+
+    query, key, value = heads(attention.q_proj(x)), heads(attention.k_proj(reduced)), heads(attention.v_proj(reduced))
+    if query.device.type == "cpu" and query.dtype.itemsize < 4:
+        # torch's fused attention is 2 to 7 times slower here: it is made for many keys, and there are few.
+        attended = ((query * attention.scaling) @ key.transpose(2, 3)).softmax(dim=-1) @ value
+    else:
+        attended = F.scaled_dot_product_attention(query, key, value)
+    out: Tensor = attention.o_proj(attended.transpose(1, 2).reshape(x.shape))
+    return out
+
+
+def mix(mlp: Any, x: Tensor) -> Tensor:
+    """Compute the Mix-FFN: a linear layer, a depth-wise convolution, GELU, and a linear layer."""
+    mixed: Tensor = mlp.fc2(mlp.activation_fn(convolve(mlp.dwconv.dwconv, mlp.fc1(x))))
+    return mixed
+
+
+def add_branch(x: Tensor, branch: Tensor, block: Any) -> Tensor:
+    """Return ``x + branch``; in training the branch is left out for some images (stochastic depth)."""
+    rate = getattr(block.drop_path, "drop_prob", 0.0)
+    if not block.training or rate == 0.0:
+        return x + branch
+    kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= rate
+    return torch.addcmul(x, branch, kept.to(branch.dtype) / (1 - rate))
+
+
+def convolve(convolution: nn.Module, x: Tensor) -> Tensor:
+    """Apply a convolution to (N, H, W, C): a view of a channels_last image, so that nothing is copied."""
+    image: Tensor = convolution(x.permute(0, 3, 1, 2))
+    return image.permute(0, 2, 3, 1)
+
+
 def decode(head: Any, features: Sequence[Tensor]) -> Tensor:
     """Compute what transformers' ``SegformerDecodeHead`` computes, in the cheaper order.
 
     Args:
         head: The library's decode head; its parameters are used, its forward is not.
-        features: Of the four stages, the finest first: (N, C_i, H_i, W_i), 1/4 to 1/32 of the image.
+        features: Of the four stages, the finest first: (N, H_i, W_i, C_i), 1/4 to 1/32 of the image.
 
     Returns:
-        Logits (N, K, H_0, W_0).
+        Logits (N, H_0, W_0, K).
     """
-    size = features[0].shape[-2:]
+    size = features[0].shape[1:3]
     mixed: Tensor | None = None
     for feature, (weight, bias) in zip(features, compose_projections(head), strict=True):
-        scale = F.conv2d(feature, weight, bias)
+        scale = F.linear(feature, weight, bias).permute(0, 3, 1, 2)
         if scale.shape[-2:] != size:
             scale = F.interpolate(scale, size=size, mode="bilinear", align_corners=False)
         mixed = scale if mixed is None else mixed + scale
-    logits: Tensor = head.classifier(head.dropout(head.activation(head.batch_norm(mixed))))
-    return logits
+    activated = head.dropout(head.activation(head.batch_norm(mixed)))
+    return F.linear(activated.permute(0, 2, 3, 1), head.classifier.weight.flatten(1), head.classifier.bias)
 
 
 def compose_projections(head: Any) -> list[tuple[Tensor, Tensor | None]]:
-    """Return for each scale its projection times its columns of the mixing matrix, (D, C_i, 1, 1), and a bias.
+    """Return for each scale its projection times its columns of the mixing matrix, (D, C_i), and a bias.
 
     The whole bias (D) stands at the first scale, which needs no upsampling. Composed outside autocast: one rounding
     to half precision, of the product, instead of three.
@@ -92,9 +146,7 @@ def compose_projections(head: Any) -> list[tuple[Tensor, Tensor | None]]:
     with torch.autocast(head.linear_fuse.weight.device.type, enabled=False):
         # The published head concatenates the coarsest scale first.
         blocks = head.linear_fuse.weight.flatten(1).chunk(len(projections), dim=1)[::-1]
-        weights = [
-            (block @ projection.weight)[:, :, None, None] for block, projection in zip(blocks, projections, strict=True)
-        ]
+        weights = [block @ projection.weight for block, projection in zip(blocks, projections, strict=True)]
         bias = torch.stack(
             [block @ projection.bias for block, projection in zip(blocks, projections, strict=True)]
         ).sum(0)

@@ -69,9 +69,32 @@ def test_under_bf16_the_composed_head_is_at_least_as_exact_as_the_published_one(
     features = [torch.randn(2, channels, 32 // 2**i, 32 // 2**i) for i, channels in enumerate(ours.config.hidden_sizes)]
     exact = published(features)
     with torch.autocast("cpu", torch.bfloat16):
-        error = (segformer.decode(head, features) - exact).square().mean()
+        logits = segformer.decode(head, [feature.permute(0, 2, 3, 1) for feature in features]).permute(0, 3, 1, 2)
+        error = (logits - exact).square().mean()
         published_error = (published(features) - exact).square().mean()
     assert error <= 1.1 * published_error
+
+
+def test_under_bf16_the_whole_network_is_at_least_as_exact_as_the_published_one() -> None:
+    ours, library = pair()
+    ours, library = ours.float().eval(), library.float().eval()
+    image = torch.randn(2, 3, 96, 64)
+    exact = upsampled(library, image)
+    with torch.autocast("cpu", torch.bfloat16):
+        error = (ours(image) - exact).square().mean()
+        published_error = (upsampled(library, image) - exact).square().mean()
+    assert error <= 1.1 * published_error
+
+
+def test_stochastic_depth_leaves_out_whole_branches_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    block = build_model(TrialConfig(model="segformer", drop_path=0.4), 5).encoder.stages[-1].blocks[-1]
+    x, branch = torch.zeros(2000, 1, 1, 2), torch.ones(2000, 1, 1, 2)
+    added = segformer.add_branch(x, branch, block.train())
+    assert sorted(added.unique().tolist()) == pytest.approx([0, 1 / 0.6])
+    assert (added[..., 0] == added[..., 1]).all()
+    assert added.mean().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(segformer.add_branch(x, branch, block.eval()), branch)
 
 
 def test_weights_go_round_through_transformers(tmp_path: Path) -> None:

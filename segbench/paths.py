@@ -20,8 +20,10 @@ class SweepPaths:
 
     sweep.yaml              the file as resolved
     versions.json           versions, commit, hardware and command of each start
-    trials.csv              a row per search trial
-    leaderboard.csv         a row per finalist
+    report.html             all of it to look at
+    trials.csv, .parquet    a row per search trial; per trial of any stage
+    leaderboard.csv, .md    a row per finalist
+    metrics.parquet         a row per epoch of every trial
     mlflow.db, mlartifacts/ MLflow, when no server is named
     optuna.log              the study, for optuna-dashboard
     state/<stage>.jsonl     the ledgers: all that decisions depend on
@@ -51,6 +53,16 @@ class SweepPaths:
     def leaderboard(self) -> Path:
         """Table of finalists."""
         return self.root / "leaderboard.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Every epoch of every trial."""
+        return self.root / "metrics.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows everything."""
+        return self.root / "report.html"
 
     @property
     def mlflow_db(self) -> Path:

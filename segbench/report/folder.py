@@ -6,12 +6,18 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from segbench.ledger import read_ledger
 from segbench.paths import STAGES, SweepPaths, atomic_path, atomic_write
 from segbench.records import Goal
+from segbench.report.confidence import measure_confidence
 from segbench.report.finalists import Finalist, rank_finalists
 from segbench.report.leaderboard import leaderboard_table, trials_table
+from segbench.report.parquet import metrics_parquet, trials_parquet
+from segbench.report.runs import Records
+from segbench.report.tables import render
 
 
 def count_parameters(folder: Path) -> int | None:
@@ -34,14 +40,27 @@ def count_parameters(folder: Path) -> int | None:
 
 def read_leaderboard(paths: SweepPaths, metric: str, goal: Goal) -> pd.DataFrame:
     """Return the leaderboard of the sweep in ``paths``, made from its ledgers and model folders."""
-    search, retrain, test = (read_ledger(paths.ledger(stage)) for stage in STAGES)
-    num_parameters = {}
-    for finalist in rank_finalists(search, retrain, test, goal):
-        count = count_parameters(model_folder(paths, finalist, goal))
-        if count is not None:
-            num_parameters[finalist.name] = count
+    return _leaderboard(paths, read_records(paths), metric, goal)
+
+
+def read_records(paths: SweepPaths) -> Records:
+    """Return what the ledgers of all stages say."""
+    return {stage: read_ledger(paths.ledger(stage)) for stage in STAGES}
+
+
+def _leaderboard(paths: SweepPaths, records: Records, metric: str, goal: Goal) -> pd.DataFrame:
+    search, retrain, test = (records[stage] for stage in STAGES)
+    finalists = rank_finalists(search, retrain, test, goal)
+    counts = {row.name: count_parameters(model_folder(paths, row, goal)) for row in finalists}
     return leaderboard_table(
-        search, retrain, test, metric, goal, num_parameters=num_parameters, run_ids=read_run_ids(paths)
+        search,
+        retrain,
+        test,
+        metric,
+        goal,
+        num_parameters={name: count for name, count in counts.items() if count is not None},
+        run_ids=read_run_ids(paths),
+        confidence=measure_confidence(paths, finalists),
     )
 
 
@@ -66,10 +85,19 @@ def mlflow_state(paths: SweepPaths) -> Path:
 
 
 def write_tables(paths: SweepPaths, metric: str, goal: Goal) -> None:
-    """Write ``trials.csv`` and ``leaderboard.csv`` from the ledgers, each completely or not at all."""
-    trials = trials_table(read_ledger(paths.ledger("search")), metric, goal)
-    atomic_write(paths.trials, trials.to_csv(index=False))
-    atomic_write(paths.leaderboard, read_leaderboard(paths, metric, goal).to_csv(index=False))
+    """Write ``trials`` and ``leaderboard`` tables and ``metrics.parquet``, each completely or not at all."""
+    records = read_records(paths)
+    atomic_write(paths.trials, trials_table(records["search"], metric, goal).to_csv(index=False))
+    table = _leaderboard(paths, records, metric, goal)
+    atomic_write(paths.leaderboard, render(table, "csv"))
+    atomic_write(paths.leaderboard.with_suffix(".md"), render(table, "markdown"))
+    _write_parquet(paths.trials.with_suffix(".parquet"), trials_parquet(records, goal))
+    _write_parquet(paths.metrics, metrics_parquet(records))
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def export_models(paths: SweepPaths, goal: Goal) -> None:

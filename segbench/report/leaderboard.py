@@ -14,6 +14,7 @@ import pandas as pd
 
 from segbench.paths import Stage
 from segbench.records import Goal, TrialRecord, TrialState
+from segbench.report.confidence import Confidence
 from segbench.report.finalists import Finalist, mean, rank_finalists, sample_std
 
 Row = dict[str, Any]
@@ -57,6 +58,7 @@ def leaderboard_table(
     *,
     num_parameters: Mapping[str, int] | None = None,
     run_ids: Mapping[str, str] | None = None,
+    confidence: Confidence | None = None,
 ) -> pd.DataFrame:
     """Return a row per retrained configuration, ranked; a row per search trial when nothing was retrained.
 
@@ -68,10 +70,12 @@ def leaderboard_table(
         goal: direction of improvement.
         num_parameters: weights of the model, by name of the search trial; left empty where unknown.
         run_ids: MLflow run ids by ``<stage>/<trial name>``; left empty where unknown.
+        confidence: intervals and comparisons of the test scores; left empty where unknown.
     """
     finalists = rank_finalists(search, retrain, test, goal)
     params = _param_names(row.search for row in finalists)
     groups = _test_groups(test)
+    ranks = {finalist.name: rank for rank, finalist in enumerate(finalists, start=1)}
     rows = []
     for rank, finalist in enumerate(finalists, start=1):
         row: Row = {
@@ -86,6 +90,7 @@ def leaderboard_table(
             "mlflow_runs": _join_run_ids(finalist, run_ids or {}),
             **(_seed_cells(finalist, metric, goal) if retrain else _trial_cells(finalist.search)),
             **_test_cells(finalist, groups),
+            **_confidence_cells(finalist.name, ranks, confidence or Confidence()),
         }
         rows.append(row)
     return _frame(rows, _leaderboard_columns(metric, bool(retrain), bool(test), groups, params))
@@ -100,7 +105,10 @@ def _leaderboard_columns(
     metric: str, is_retrained: bool, is_tested: bool, groups: Sequence[str], params: Sequence[str]
 ) -> list[str]:
     seeds = ["seeds", "seeds_failed", f"{metric} mean", f"{metric} std"] if is_retrained else []
-    test = ["test/miou mean", "test/miou std", "test/miou_official mean", *(f"test/iou/{g}" for g in groups)]
+    test = [
+        *("test/miou mean", "test/miou std", "test/miou low", "test/miou high", "tied_with"),
+        *("test/miou_official mean", *(f"test/iou/{group}" for group in groups)),
+    ]
     return [
         *("rank", "name", "origin", "model", "state", "reason"),
         *seeds,
@@ -151,6 +159,15 @@ def _test_cells(finalist: Finalist, groups: Sequence[str]) -> Row:
         "test/miou std": sample_std(values("test/miou")),
         "test/miou_official mean": mean(values("test/miou_official")),
         **{f"test/iou/{group}": mean(values(f"test/iou/{group}")) for group in groups},
+    }
+
+
+def _confidence_cells(name: str, ranks: Mapping[str, int], confidence: Confidence) -> Row:
+    interval = confidence.intervals.get(name)
+    return {
+        "test/miou low": interval.low if interval else None,
+        "test/miou high": interval.high if interval else None,
+        "tied_with": ";".join(str(rank) for rank in sorted(ranks[other] for other in confidence.tied_with(name))),
     }
 
 

@@ -12,8 +12,11 @@ from rich.text import Text
 
 Format = Literal["csv", "markdown", "table"]
 
-_TEXT_COLUMNS = {"name", "model", "state", "reason"}
-_DROPPED_FIRST = ("reason", "search ", "epochs", "test/miou_official", "seeds", "seconds", "weights", "model")
+_TEXT_COLUMNS = {"name", "model", "state", "reason", "tied with"}
+_DROPPED_FIRST = (
+    *("reason", "tied with", "search ", "epochs", "test/miou_official", "seeds", "test/miou 95 %"),
+    *("seconds", "weights", "model"),
+)
 """Beginnings of the columns that a narrow terminal does without, in this order."""
 
 _NUMBER_FORMATS = {"rank": "d", "seeds": "d", "epochs": ".4g", "seconds": ".0f"}
@@ -98,6 +101,12 @@ def _summarize_column(table: pd.DataFrame, column: str) -> tuple[str, list[str]]
         stds = table[f"{score} std"].tolist() if f"{score} std" in table.columns else [None] * len(values)
         pairs = zip(values, stds, strict=True)
         return score, [" ± ".join(_number(x, ".4f") for x in pair if not pd.isna(x)) for pair in pairs]
+    if column.endswith(" low"):
+        score = column.removesuffix(" low")
+        pairs = zip(values, table[f"{score} high"].tolist(), strict=True)
+        return f"{score} 95 %", [" to ".join(_number(x, ".3f") for x in pair if not pd.isna(x)) for pair in pairs]
+    if column == "tied_with":
+        return "tied with", ["" if pd.isna(value) else value.replace(";", ", ") for value in values]
     if column.startswith("search "):
         return column, [_number(value, ".4f") for value in values]
     if column == "parameters":

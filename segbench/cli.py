@@ -106,13 +106,13 @@ def _executor(
         from segbench.search.sequential import run_sequential
         from segbench.training.trial import run_trial
 
-        yield lambda queue, make_job: run_sequential(queue, lambda assignment: run_trial(make_job(assignment)))
+        yield lambda stages: run_sequential(stages, run_trial)
         return
     from segbench.tune.cluster import connect
     from segbench.tune.run import run_on_ray
 
     with connect(address, spec.resources):
-        yield lambda queue, make_job: run_on_ray(queue, make_job, paths.ray, spec.resources, spec.budget)
+        yield lambda stages: run_on_ray(stages, paths.ray, spec.resources, spec.budget)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ it is not done again, so the same command continues a sweep that was stopped at 
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,9 +30,13 @@ from segbench.spec.load import LoadedSpec
 from segbench.spec.schema import SweepSpec
 from segbench.training.trial import TrialJob
 
-MakeJob = Callable[[Assignment], TrialJob]
-Executor = Callable[[TrialQueue, MakeJob], None]
-"""Runs all trials of a queue; ``MakeJob`` completes an assignment to what a worker needs."""
+StageWork = tuple[TrialQueue, Callable[[Assignment], TrialJob]]
+"""The trials of a stage, and what completes an assignment to what a worker needs."""
+Executor = Callable[[Iterator[StageWork]], None]
+"""Runs all trials of one stage after another; asks for a stage when all trials of the one before have ended."""
+
+StageRun = Generator[StageWork, None, list[TrialRecord]]
+"""Gives a stage's work out, and returns its records when it is done."""
 
 TEST_FUNCTION = "segbench.final.evaluate:test"
 
@@ -78,14 +82,18 @@ class Sweep:
         try:
             if self.spec.is_segmentation:
                 open_data(self.spec.data)  # packed once, before the first trial
-            finalists = self._select(self._search())
-            retrained = self._retrain(finalists)
-            self._test(retrained)
+            with closing(self._stages()) as stages:
+                self._execute(stages)
         finally:
             write_tables(self.paths, self.spec.metric.name, self.spec.metric.goal)
         export_models(self.paths, self.spec.metric.goal)
 
-    def _search(self) -> list[TrialRecord]:
+    def _stages(self) -> Generator[StageWork]:
+        finalists = self._select((yield from self._search()))
+        retrained = yield from self._retrain(finalists)
+        yield from self._test(retrained)
+
+    def _search(self) -> StageRun:
         with self._ledger("search") as ledger:
             prior = read_prior(self.spec, self.space).records
             policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior)
@@ -97,7 +105,7 @@ class Sweep:
                 metric=self.spec.metric.name,
                 keep_best=self.spec.retrain is None,
             )
-            return self._run_stage(setup, ledger, policy)
+            return (yield from self._run_stage(setup, ledger, policy))
 
     def _select(self, searched: Sequence[TrialRecord]) -> list[TrialRecord]:
         top_k = self.spec.retrain.top_k if self.spec.retrain else 1
@@ -110,7 +118,7 @@ class Sweep:
             )
         return finalists
 
-    def _retrain(self, finalists: Sequence[TrialRecord]) -> list[TrialRecord]:
+    def _retrain(self, finalists: Sequence[TrialRecord]) -> StageRun:
         retrain = self.spec.retrain
         if retrain is None:
             return []
@@ -128,20 +136,20 @@ class Sweep:
             keep_best=True,
         )
         with self._ledger("retrain") as ledger:
-            return self._run_stage(setup, ledger, FixedList(assignments))
+            return (yield from self._run_stage(setup, ledger, FixedList(assignments)))
 
-    def _test(self, retrained: Sequence[TrialRecord]) -> None:
+    def _test(self, retrained: Sequence[TrialRecord]) -> StageRun:
         assignments = continue_list(read_ledger(self.paths.ledger("test")), plan_tests(retrained))
         if not assignments or not self.spec.is_segmentation:
-            return
+            return []
         setup = StageSetup(stage="test", num_trials=len(assignments), max_epochs=1, train=TEST_FUNCTION, metric=None)
         with self._ledger("test") as ledger:
-            self._run_stage(setup, ledger, FixedList(assignments))
+            return (yield from self._run_stage(setup, ledger, FixedList(assignments)))
 
     def _ledger(self, stage: Stage) -> closing[Ledger]:
         return closing(Ledger(self.paths.ledger(stage)))
 
-    def _run_stage(self, setup: StageSetup, ledger: Ledger, policy: Policy) -> list[TrialRecord]:
+    def _run_stage(self, setup: StageSetup, ledger: Ledger, policy: Policy) -> StageRun:
         for observer in self._observers:
             observer.on_stage(setup.stage, setup.num_trials, setup.max_epochs)
             for record in ledger.records:
@@ -149,7 +157,7 @@ class Sweep:
         observer = _StageObserver(self.paths, setup.stage, self._observers)
         max_failures = self.spec.budget.max_failures
         queue = LedgerQueue(ledger, policy, setup.metric, self.spec.metric.goal, observer, max_failures)
-        self._execute(queue, lambda assignment: self._job(setup, assignment))
+        yield queue, lambda assignment: self._job(setup, assignment)
         return ledger.records
 
     def _job(self, setup: StageSetup, assignment: Assignment) -> TrialJob:

@@ -1,6 +1,6 @@
 """Sweep files and shortcuts for tests of the orchestration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from segbench.paths import Stage, SweepPaths
 from segbench.records import TrialRecord
 from segbench.search.sequential import run_sequential
 from segbench.spec.load import LoadedSpec, load_spec
-from segbench.sweep import Executor, Sweep
+from segbench.sweep import Executor, StageWork, Sweep
 from segbench.training.trial import run_trial
 from segbench.tune.run import run_on_ray
 
@@ -48,16 +48,14 @@ def synthetic(
     return load_spec(path, overrides)
 
 
-def local(queue: Any, make_job: Callable[..., Any]) -> None:
+def local(stages: Iterator[StageWork]) -> None:
     """Run in this process."""
-    run_sequential(queue, lambda assignment: run_trial(make_job(assignment)))
+    run_sequential(stages, run_trial)
 
 
 def on_ray(loaded: LoadedSpec, folder: Path) -> Executor:
     """Run on the connected Ray cluster."""
-    return lambda queue, make_job: run_on_ray(
-        queue, make_job, folder / "ray", loaded.spec.resources, loaded.spec.budget
-    )
+    return lambda stages: run_on_ray(stages, folder / "ray", loaded.spec.resources, loaded.spec.budget)
 
 
 def run(loaded: LoadedSpec, folder: Path, execute: Executor = local) -> SweepPaths:

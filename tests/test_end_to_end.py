@@ -63,7 +63,7 @@ def on_ray(folder: Path, loaded: LoadedSpec) -> Iterator[SweepPaths]:
         yield run(
             loaded,
             folder / "ray",
-            lambda queue, make_job: run_on_ray(queue, make_job, folder / "ray/ray", Resources(), loaded.spec.budget),
+            lambda stages: run_on_ray(stages, folder / "ray/ray", Resources(), loaded.spec.budget),
         )
 
 

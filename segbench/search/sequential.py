@@ -1,29 +1,43 @@
-"""A whole stage in this process, one trial after another: the reference for every executor, and the debugger's friend.
+"""A whole sweep in this process, one trial after another: the reference for every executor, and the debugger's friend.
 
 The Ray executor is right when it makes the same decisions as this one for one worker. That is a test.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from typing import TypeVar
 
 from segbench.failures import classify
 from segbench.records import Assignment, Decision, EpochReport, Failure, TrialQueue
 
-RunTrial = Callable[[Assignment], Generator[EpochReport]]
-"""Trains one trial, from its checkpoint if it has one, and yields after each epoch."""
+Job = TypeVar("Job")
 
 
-def run_sequential(queue: TrialQueue, run_trial: RunTrial) -> None:
-    """Run all trials of ``queue``; an exception in a trial concerns that trial only.
+def run_sequential(
+    stages: Iterable[tuple[TrialQueue, Callable[[Assignment], Job]]],
+    run_trial: Callable[[Job], Generator[EpochReport]],
+) -> None:
+    """Run all trials of one stage after another; an exception in a trial concerns that trial only.
+
+    Args:
+        stages: each a queue, and what completes its assignments to jobs.
+        run_trial: trains one trial, from its checkpoint if it has one, and yields after each epoch.
 
     Raises:
-        SegbenchError: the whole stage has to stop; it can be continued.
+        SegbenchError: a stage has to stop; it can be continued.
     """
+    for queue, make_job in stages:
+        _run_stage(queue, make_job, run_trial)
+
+
+def _run_stage(
+    queue: TrialQueue, make_job: Callable[[Assignment], Job], run_trial: Callable[[Job], Generator[EpochReport]]
+) -> None:
     while (assignment := queue.next()) is not None:
         number = assignment.number
         failure: Failure | None = None
         try:
-            with closing(run_trial(assignment)) as reports:
+            with closing(run_trial(make_job(assignment))) as reports:
                 for report in reports:
                     if queue.report(number, report) is Decision.STOP:
                         break

@@ -1,7 +1,7 @@
 """Ray's searcher and scheduler interfaces on top of a trial queue: no decision is made here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -17,17 +17,61 @@ from segbench.tune.trainable import FAILURE, JOB, REPORT
 MakeJob = Callable[[Assignment], TrialJob]
 
 
+class Feed:
+    """The stages of a sweep as one long queue: one Tune run, so that worker processes stay for all of them.
+
+    A stage begins when all trials of the one before have ended, so there is always one queue that is asked and told.
+
+    Args:
+        stages: gives each stage's queue, and what makes jobs of its assignments.
+    """
+
+    def __init__(self, stages: Iterator[tuple[TrialQueue, MakeJob]]) -> None:
+        self._stages = stages
+        self._current: tuple[TrialQueue, MakeJob] | None = None
+        self.error: Exception | None = None
+        """Why the sweep stops before its end."""
+
+    @property
+    def queue(self) -> TrialQueue:
+        """The queue of the current stage."""
+        assert self._current is not None, "a report before the first trial"
+        return self._current[0]
+
+    def next(self, is_running: bool) -> TrialJob | None:
+        """Return the next trial's job; None when there is none now, and at the end if nothing is running.
+
+        What goes wrong between two stages is kept in ``error``: raised here, it would be lost in Tune.
+        """
+        try:
+            while self.error is None:
+                if self._current is not None:
+                    queue, make_job = self._current
+                    assignment = queue.next()
+                    if assignment is not None:
+                        return make_job(assignment)
+                    if is_running:
+                        return None  # one that runs may yet fail and be handed out again
+                    self.error = queue.stop_error
+                if self.error is None:
+                    self._current = next(self._stages, None)
+                if self._current is None:
+                    return None
+        except Exception as error:
+            self.error = error
+        return None
+
+
 class QueueSearcher(Searcher):
-    """Hands the queue's trials to Tune, at most ``max_concurrent`` at a time.
+    """Hands trials to Tune, at most ``max_concurrent`` at a time.
 
     The limit is kept here, so that a configuration is proposed only when it can start: with Tune's own limiter one
     trial is always proposed ahead, from results that are already old when it runs.
     """
 
-    def __init__(self, queue: TrialQueue, make_job: MakeJob, max_concurrent: int) -> None:
+    def __init__(self, feed: Feed, max_concurrent: int) -> None:
         super().__init__()
-        self._queue = queue
-        self._make_job = make_job
+        self._feed = feed
         self._max_concurrent = max_concurrent
         self._running: set[str] = set()
 
@@ -35,12 +79,11 @@ class QueueSearcher(Searcher):
         """Return the next trial's job; None when all places are taken; FINISHED at the end."""
         if len(self._running) >= self._max_concurrent:
             return None
-        assignment = self._queue.next()
-        if assignment is None:
-            # A running trial may yet fail and be handed out again: only then is there really nothing left.
+        job = self._feed.next(is_running=bool(self._running))
+        if job is None:
             return None if self._running else str(Searcher.FINISHED)
         self._running.add(trial_id)
-        return {JOB: self._make_job(assignment)}
+        return {JOB: job}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free the trial's place; the scheduler has recorded its end."""
@@ -59,26 +102,26 @@ class QueueSearcher(Searcher):
 class QueueScheduler(FIFOScheduler):
     """Passes each report to the queue and its decision to Tune."""
 
-    def __init__(self, queue: TrialQueue) -> None:
+    def __init__(self, feed: Feed) -> None:
         super().__init__()
-        self._queue = queue
+        self._feed = feed
         self._hanging: set[str] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record an epoch."""
-        decision = self._queue.report(number_of(trial), result[REPORT])
+        decision = self._feed.queue.report(number_of(trial), result[REPORT])
         action: str = TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
         return action
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Record the end of a run, by itself or by an exception."""
-        self._queue.end(number_of(trial), result.get(FAILURE))
+        self._feed.queue.end(number_of(trial), result.get(FAILURE))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Record the end of a run whose process died, unless we killed it ourselves."""
         if trial.trial_id in self._hanging:
             return
-        self._queue.end(number_of(trial), Failure(Cause.WORKER, describe_death(trial)))
+        self._feed.queue.end(number_of(trial), Failure(Cause.WORKER, describe_death(trial)))
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Nothing: a trial that never ran stays unfinished in the ledger and is run by the next start."""
@@ -86,7 +129,7 @@ class QueueScheduler(FIFOScheduler):
     def end_hanging(self, trial: Trial, timeout_s: float) -> None:
         """Record the end of a run that reports nothing, whose process is killed next."""
         self._hanging.add(trial.trial_id)
-        self._queue.end(number_of(trial), Failure(Cause.HANG, f"no report for {timeout_s:g} s"))
+        self._feed.queue.end(number_of(trial), Failure(Cause.HANG, f"no report for {timeout_s:g} s"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -103,28 +146,28 @@ class Watchdog(Callback):
     def __init__(self, scheduler: QueueScheduler, timeout_s: float) -> None:
         self._scheduler = scheduler
         self._timeout_s = timeout_s
-        self._heard: dict[str, float] = {}
+        self._heard: dict[Trial, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Begin to wait."""
-        self._heard[trial.trial_id] = time.monotonic()
+        self._heard[trial] = time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Wait anew."""
-        self._heard[trial.trial_id] = time.monotonic()
+        self._heard[trial] = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Look at all running trials."""
         now = time.monotonic()
-        for trial in trials:
-            heard = self._heard.get(trial.trial_id)
-            if heard is None or trial.status != Trial.RUNNING or now - heard <= self._timeout_s:
-                continue
-            del self._heard[trial.trial_id]
-            self._scheduler.end_hanging(trial, self._timeout_s)
-            ray.kill(trial.temporary_state.ray_actor)
+        for trial, heard in list(self._heard.items()):
+            if trial.status != Trial.RUNNING:
+                del self._heard[trial]
+            elif now - heard > self._timeout_s:
+                del self._heard[trial]
+                self._scheduler.end_hanging(trial, self._timeout_s)
+                ray.kill(trial.temporary_state.ray_actor)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

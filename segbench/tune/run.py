@@ -1,6 +1,7 @@
-"""All trials of a queue on Ray: search, retraining and testing alike."""
+"""All trials of a sweep on Ray: search, retraining and testing alike."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
@@ -10,35 +11,38 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from segbench.errors import SegbenchError
 from segbench.records import TrialQueue
 from segbench.spec.schema import Budget, Resources
-from segbench.tune.adapters import MakeJob, QueueScheduler, QueueSearcher, Watchdog
+from segbench.tune.adapters import Feed, MakeJob, QueueScheduler, QueueSearcher, Watchdog
 from segbench.tune.cluster import max_concurrent
 from segbench.tune.trainable import TrialActor
 
 
-def run_on_ray(queue: TrialQueue, make_job: MakeJob, folder: Path, resources: Resources, budget: Budget) -> None:
-    """Run all trials of ``queue`` on the connected Ray cluster.
+def run_on_ray(
+    stages: Iterator[tuple[TrialQueue, MakeJob]], folder: Path, resources: Resources, budget: Budget
+) -> None:
+    """Run all trials of one stage after another on the connected Ray cluster.
 
     Each start is a new Tune run: the queue hands out unfinished trials first, each continues from its own
     checkpoint, so nothing of Tune's state is ever restored.
 
     Args:
-        queue: gives trials, records reports, decides.
-        make_job: completes an assignment to what a worker needs.
+        stages: each a queue that gives trials, records reports and decides, and what completes an assignment to what
+            a worker needs; the next one is asked for when all trials of the one before have ended.
         folder: Ray's own files; may be deleted afterwards.
         resources: of one trial.
         budget: ``max_concurrent`` is read.
 
     Raises:
-        SegbenchError: the stage has to stop, or Tune itself failed; the same command continues.
+        SegbenchError: the sweep has to stop, or Tune itself failed; the same command continues.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     concurrent = max_concurrent(ray.cluster_resources(), resources, budget)
-    scheduler = QueueScheduler(queue)
+    feed = Feed(stages)
+    scheduler = QueueScheduler(feed)
     timeout_s = budget.trial_timeout_s
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, {"CPU": resources.cpu, "GPU": resources.gpu}),
         tune_config=TuneConfig(
-            search_alg=QueueSearcher(queue, make_job, concurrent),
+            search_alg=QueueSearcher(feed, concurrent),
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
@@ -56,5 +60,5 @@ def run_on_ray(queue: TrialQueue, make_job: MakeJob, folder: Path, resources: Re
         tuner.fit()
     except tune.TuneError as error:
         raise SegbenchError(f"Ray Tune stopped: {error}; the same command continues the sweep") from error
-    if queue.stop_error is not None:
-        raise queue.stop_error
+    if feed.error is not None:
+        raise feed.error

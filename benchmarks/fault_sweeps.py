@@ -179,6 +179,6 @@ def first_line(text: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return a text without numbers of this run."""
-    text = re.sub(r"trial-\d+|baseline-\w+", "a trial", text)
+    """Return a text in one line and without numbers of this run."""
+    text = re.sub(r"trial-\d+|baseline-\w+", "a trial", " ".join(text.split()))
     return re.sub(r"\(.*?\)|/\S+", "...", text)[:220].replace("|", "/")

@@ -22,7 +22,7 @@ FREE = {*LAYERS[1], *LAYERS[-1]}
 """Names that may import others of their own layer, from left to right; elsewhere neighbours do not know each other."""
 ONLY_IN = {
     "ray": {"tune"},
-    "optuna": {"search/study.py"},
+    "optuna": {"search/study.py", "search/importance.py"},
     "mlflow": {"report/tracking.py", "report/pyfunc.py", "report/mlflow"},
     "pydantic": {"spec"},
     "pandas": {"report"},

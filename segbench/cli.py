@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,11 +17,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from segbench.cluster.verbs import cluster_group
 from segbench.errors import SegbenchError, StateError
 from segbench.paths import SweepPaths
 
 if TYPE_CHECKING:
     from segbench.spec.load import LoadedSpec
+    from segbench.spec.schema import SweepSpec
     from segbench.sweep import Executor
 
 INTERRUPTED = 130
@@ -36,12 +38,17 @@ def cli() -> None:
     """Hyperparameter sweeps for semantic segmentation: one YAML file in, an honest leaderboard out."""
 
 
+cli.add_command(cluster_group)
+
+
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep; default: <storage>/<name>.")
 @click.option("--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True)
 @click.option("--address", help="Ray cluster to run on; default: this machine.")
+@click.option("--min-nodes", default=0, help="Wait until so many nodes of the cluster can run trials.")
+@click.option("--growing", is_flag=True, help="Nodes come when trials wait: start budget.max_concurrent at once.")
 @click.option("--resume", is_flag=True, help="Continue with a longer max_epochs or another retrain section.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved file, the plan and three configurations.")
 def sweep(
@@ -50,6 +57,8 @@ def sweep(
     out: Path | None,
     executor: Literal["ray", "local"],
     address: str | None,
+    min_nodes: int,
+    growing: bool,
     resume: bool,
     dry_run: bool,
 ) -> None:
@@ -64,11 +73,15 @@ def sweep(
         print_dry_run(loaded, Console())
         return
     paths = SweepPaths(out or Path(loaded.spec.storage) / loaded.spec.name)
-    _run_sweep(loaded, paths, executor, address, resume)
+    if executor == "local":
+        run_here = _local_executor()
+    else:
+        run_here = _ray_executor(loaded.spec, paths, address, min_nodes, growing)
+    _run_sweep(loaded, paths, run_here, resume)
 
 
 def _run_sweep(
-    loaded: "LoadedSpec", paths: SweepPaths, executor: Literal["ray", "local"], address: str | None, resume: bool
+    loaded: "LoadedSpec", paths: SweepPaths, executor: "AbstractContextManager[Executor]", resume: bool
 ) -> None:
     from segbench.folder import open_folder, read_prior
     from segbench.report.folder import read_leaderboard
@@ -82,7 +95,7 @@ def _run_sweep(
     with ExitStack() as stack:
         stack.enter_context(open_folder(paths, spec, resume))
         stack.enter_context(Tracker(paths, spec, warn=_warn))
-        execute = stack.enter_context(_executor(loaded, paths, executor, address))
+        execute = stack.enter_context(executor)
         stack.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
         observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
         if spec.search.warm_start:
@@ -98,21 +111,23 @@ def _run_sweep(
 
 
 @contextmanager
-def _executor(
-    loaded: "LoadedSpec", paths: SweepPaths, name: Literal["ray", "local"], address: str | None
-) -> "Iterator[Executor]":
-    spec = loaded.spec
-    if name == "local":
-        from segbench.search.sequential import run_sequential
-        from segbench.training.trial import run_trial
+def _local_executor() -> "Iterator[Executor]":
+    from segbench.search.sequential import run_sequential
+    from segbench.training.trial import run_trial
 
-        yield lambda stages: run_sequential(stages, run_trial)
-        return
-    from segbench.tune.cluster import connect
+    yield lambda stages: run_sequential(stages, run_trial)
+
+
+@contextmanager
+def _ray_executor(
+    spec: "SweepSpec", paths: SweepPaths, address: str | None, min_nodes: int, growing: bool
+) -> "Iterator[Executor]":
+    from segbench.tune.cluster import check_storage, connect
     from segbench.tune.run import run_on_ray
 
-    with connect(address, spec.resources):
-        yield lambda stages: run_on_ray(stages, paths.ray, spec.resources, spec.budget)
+    with connect(address, spec.resources, min_nodes, growing):
+        check_storage(paths.root)
+        yield lambda stages: run_on_ray(stages, paths.ray, spec.resources, spec.budget, growing)
 
 
 @cli.command()

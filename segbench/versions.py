@@ -24,7 +24,12 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout that segbench is run from, with ``+`` for local changes; None elsewhere."""
+    """Return the commit of the checkout that segbench is run from, with ``+`` for local changes; None elsewhere.
+
+    On a cluster there is only a copy of the checkout: $SEGBENCH_COMMIT says which.
+    """
+    if told := os.environ.get("SEGBENCH_COMMIT"):
+        return told
     here = str(Path(__file__).parent)
     try:
         revision = subprocess.run(

@@ -15,7 +15,7 @@ LAYERS = (
     ("search", "data", "models"),
     ("training",),
     ("tune", "final"),
-    ("report",),
+    ("report", "cluster"),
     ("folder", "disk", "preflight", "sweep", "cli"),
 )
 FREE = {*LAYERS[1], *LAYERS[-1]}

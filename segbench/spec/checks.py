@@ -21,17 +21,18 @@ METRICS = ("val/miou", "val/loss", "val/pixel_accuracy", "val/fwiou", "val/f1", 
 LAYOUT = ("leftImg8bit", "gtFine")
 
 
-def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any]) -> list[Problem]:
+def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any], is_remote: bool = False) -> list[Problem]:
     """Return all that is wrong between the sections.
 
     Args:
         spec: valid section by section.
         space: its search space.
         tree: the file as it stands, to tell a given key from a default.
+        is_remote: the data is on another machine.
     """
     problems = [*_train(spec, tree), *_budget(spec, space), *_baselines(spec, space)]
     if spec.is_segmentation:
-        problems += [*_metric(spec), *_data(spec)]
+        problems += [*_metric(spec), *_data(spec, is_remote)]
     return problems
 
 
@@ -124,7 +125,7 @@ def _metric(spec: SweepSpec) -> Iterator[Problem]:
         yield Problem(("metric", "goal"), f"{goal} would look for the worst {name}; write goal: {better}")
 
 
-def _data(spec: SweepSpec) -> Iterator[Problem]:
+def _data(spec: SweepSpec, is_remote: bool) -> Iterator[Problem]:
     data = spec.data
     if min(data.size) < 1:
         yield Problem(("data", "size"), f"must be at least 1 pixel each way, got {list(data.size)}")
@@ -140,6 +141,8 @@ def _data(spec: SweepSpec) -> Iterator[Problem]:
         return
     if data.root is None:
         yield Problem(("data",), "root is missing; dataset: cityscapes needs the folder with leftImg8bit/ and gtFine/")
+        return
+    if is_remote:
         return
     root = Path(data.root).expanduser()
     missing = [f"{name}/" for name in LAYOUT if not (root / name).is_dir()]

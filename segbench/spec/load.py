@@ -42,12 +42,13 @@ class LoadedSpec:
         return SpecError(self.source.describe([Problem(self.source.find(key), message)]))
 
 
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
+def load_spec(path: Path, overrides: Sequence[str] = (), is_remote: bool = False) -> LoadedSpec:
     """Read and check a sweep file.
 
     Args:
         path: the file.
         overrides: ``--set`` arguments, ``scheduler.max_epochs=5``; values are YAML, later ones win.
+        is_remote: the sweep runs elsewhere, so its data is not looked for on this machine.
 
     Raises:
         SpecError: a line for each mistake, ``file:line key: what was given, what is allowed``.
@@ -65,7 +66,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         space, found = parse_space(raw, training if is_built_in else None)
         problems += found
     if spec is not None:
-        problems += check_spec(spec, space, tree)
+        problems += check_spec(spec, space, tree, is_remote)
     if problems or spec is None:
         raise SpecError(source.describe(problems))
     return LoadedSpec(spec, space, source)

@@ -1,13 +1,17 @@
-"""Connecting to Ray, and what fits on it."""
+"""Connecting to Ray, what fits on it, and whether its nodes see the same files."""
 
 import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segbench.errors import UserError
 from segbench.spec.schema import Budget, Resources
@@ -21,12 +25,28 @@ _ENVIRONMENT = {
 }
 
 
+_log = logging.getLogger(__name__)
+_PATIENCE_S = 300.0
+"""Machines that `ray up` sets up have joined after so long, or never do."""
+_SIGHT_S = 15.0
+"""A network file system shows a new file to others after so long."""
+
+Node = Mapping[str, float]
+"""What one machine has: resource -> amount."""
+
+
 @contextmanager
-def connect(address: str | None, resources: Resources) -> Iterator[None]:
+def connect(address: str | None, resources: Resources, min_nodes: int = 0, can_grow: bool = False) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at ``address``; leave it at the end.
 
+    Args:
+        address: of the cluster; None for a Ray of this process only.
+        resources: of one trial.
+        min_nodes: wait for so many nodes that run trials.
+        can_grow: nodes come when trials wait for them, so what is there now says little.
+
     Raises:
-        UserError: no cluster answers at ``address``, or no trial fits on it.
+        UserError: no cluster answers at ``address``, or no trial fits on any of its nodes.
     """
     os.environ.update(_ENVIRONMENT)
     try:
@@ -44,7 +64,9 @@ def connect(address: str | None, resources: Resources) -> Iterator[None]:
             "--head`, or leave the option out to run on this machine"
         ) from error
     try:
-        check_resources(ray.cluster_resources(), resources)
+        _wait_for_nodes(min_nodes)
+        if not can_grow:
+            check_resources(trial_nodes(), resources)
         yield
     finally:
         ray.shutdown()
@@ -56,21 +78,99 @@ def own_paths() -> list[str]:
     return [path or os.getcwd() for path in sys.path if not path.startswith(installed)]
 
 
-def check_resources(available: dict[str, float], resources: Resources) -> None:
-    """Raise UserError when one trial asks for more than the whole cluster has."""
+def trial_nodes() -> list[Node]:
+    """Return what each living node has for trials; the head of a cluster has no cores for them."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node for node in found if node.get("CPU", 0) > 0]
+
+
+def check_resources(nodes: Sequence[Node], resources: Resources) -> None:
+    """Raise UserError when one trial asks for more than any node has."""
     for key, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):
-        have = available.get(key, 0.0)
+        have = max((node.get(key, 0.0) for node in nodes), default=0.0)
         if wanted > have:
             name = f"resources.{key.lower()}"
             raise UserError(
-                f"{name}={wanted:g}, but there are {have:g} {key}s; lower it, for example with "
-                f"--set {name}={min(have, 1):g}"
+                f"{name}={wanted:g}, but there are {have:g} {key}s{' on a node' if len(nodes) > 1 else ''}; lower it, "
+                f"for example with --set {name}={min(have, 1):g}"
             )
 
 
-def max_concurrent(available: dict[str, float], resources: Resources, budget: Budget) -> int:
-    """Return how many trials run at a time: what fits, at most ``budget.max_concurrent``."""
-    fits = math.floor(available.get("CPU", 1.0) / resources.cpu)
-    if resources.gpu:
-        fits = min(fits, math.floor(available.get("GPU", 0.0) / resources.gpu))
+def max_concurrent(nodes: Sequence[Node], resources: Resources, budget: Budget, can_grow: bool = False) -> int:
+    """Return how many trials run at a time: what fits, at most ``budget.max_concurrent``.
+
+    On a cluster that grows it is ``budget.max_concurrent`` itself: trials that wait are what makes it grow.
+    """
+    if can_grow and budget.max_concurrent is not None:
+        return budget.max_concurrent
+    fits = 0
+    for node in nodes:
+        places = math.floor(node.get("CPU", 0.0) / resources.cpu)
+        fits += min(places, math.floor(node.get("GPU", 0.0) / resources.gpu)) if resources.gpu else places
     return max(1, min(fits, budget.max_concurrent or fits))
+
+
+def check_storage(folder: Path) -> None:
+    """Write on this node, read and write on every other one: a sweep's folder must be the same on all.
+
+    Raises:
+        UserError: a node does not see it.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here}
+    if not others:
+        return
+    meeting = folder / f".seen-{uuid.uuid4().hex[:8]}"
+    meeting.mkdir(parents=True)
+    try:
+        (meeting / "head").touch()
+        answers = {
+            node_id: _answer.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
+                str(meeting), node_id
+            )
+            for node_id in others
+        }
+        blind = [others[node_id] for node_id, answer in answers.items() if not ray.get(answer)]
+        deadline = time.monotonic() + _SIGHT_S
+        while mute := [others[node_id] for node_id in others if not (meeting / node_id).exists()]:
+            if blind or time.monotonic() > deadline:
+                raise UserError(
+                    f"storage: {folder} is not the same folder on all nodes: {', '.join(sorted(blind or mute))} and "
+                    "this one do not see what the other writes; name a folder on a shared disk (storage: in the sweep file, "
+                    "or metadata.storage in the cluster file)"
+                )
+            time.sleep(0.2)
+    finally:
+        for file in meeting.glob("*"):
+            file.unlink(missing_ok=True)
+        meeting.rmdir()
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _answer(folder: str, name: str) -> bool:
+    """Look for the driver's file on another node, and leave one for it."""
+    meeting = Path(folder)
+    deadline = time.monotonic() + _SIGHT_S
+    while not (meeting / "head").exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    try:
+        (meeting / name).touch()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_for_nodes(min_nodes: int) -> None:
+    """Wait until so many nodes that run trials have joined; after some minutes go on with those that have."""
+    deadline = time.monotonic() + _PATIENCE_S
+    before = -1
+    while (now := len(trial_nodes())) < min_nodes:
+        if time.monotonic() > deadline and now:
+            _log.warning("going on with %d of %d nodes; `ray up` again sets up those that failed", now, min_nodes)
+            return
+        if now != before:
+            _log.warning("waiting for nodes: %d of %d have joined", now, min_nodes)
+            before = now
+        time.sleep(1.0)

@@ -1,10 +1,10 @@
 """All trials of a sweep on Ray: search, retraining and testing alike."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import ray
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
@@ -12,12 +12,16 @@ from segbench.errors import SegbenchError
 from segbench.records import TrialQueue
 from segbench.spec.schema import Budget, Resources
 from segbench.tune.adapters import Feed, MakeJob, QueueScheduler, QueueSearcher, Watchdog
-from segbench.tune.cluster import max_concurrent
+from segbench.tune.cluster import max_concurrent, trial_nodes
 from segbench.tune.trainable import TrialActor
 
 
 def run_on_ray(
-    stages: Iterator[tuple[TrialQueue, MakeJob]], folder: Path, resources: Resources, budget: Budget
+    stages: Iterator[tuple[TrialQueue, MakeJob]],
+    folder: Path,
+    resources: Resources,
+    budget: Budget,
+    can_grow: bool = False,
 ) -> None:
     """Run all trials of one stage after another on the connected Ray cluster.
 
@@ -30,12 +34,14 @@ def run_on_ray(
         folder: Ray's own files; may be deleted afterwards.
         resources: of one trial.
         budget: ``max_concurrent`` is read.
+        can_grow: nodes come when trials wait for them.
 
     Raises:
         SegbenchError: the sweep has to stop, or Tune itself failed; the same command continues.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    concurrent = max_concurrent(ray.cluster_resources(), resources, budget)
+    concurrent = max_concurrent(trial_nodes(), resources, budget, can_grow)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)  # all that may run are asked for at once
     feed = Feed(stages)
     scheduler = QueueScheduler(feed)
     timeout_s = budget.trial_timeout_s

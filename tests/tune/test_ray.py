@@ -83,7 +83,7 @@ def test_four_trials_at_a_time_lose_nothing(tmp_path: Path) -> None:
 
 def test_what_cannot_fit_is_said_at_once() -> None:
     with pytest.raises(UserError, match=r"resources\.gpu=1, but there are 0 GPUs; .* --set resources\.gpu=0"):
-        check_resources({"CPU": 2.0}, Resources(cpu=1, gpu=1))
+        check_resources([{"CPU": 2.0}], Resources(cpu=1, gpu=1))
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_what_cannot_fit_is_said_at_once() -> None:
 )
 def test_concurrency_is_what_fits(cpu: float, gpu: float, limit: int | None, expected: int) -> None:
     available = {"CPU": 8.0, "GPU": 2.0}
-    assert max_concurrent(available, Resources(cpu=cpu, gpu=gpu), Budget(max_concurrent=limit)) == expected
+    assert max_concurrent([available], Resources(cpu=cpu, gpu=gpu), Budget(max_concurrent=limit)) == expected

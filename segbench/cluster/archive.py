@@ -1,0 +1,57 @@
+"""The code that a sweep runs with: the files of the current folder that git does not ignore, in one archive."""
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+from segbench.errors import UserError
+
+MAX_MB = 100
+"""Ray refuses more in a job's working directory."""
+_IGNORED = {
+    ".git",
+    ".venv",
+    "venv",
+    "__pycache__",
+    "runs",
+    "node_modules",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+}
+
+
+def list_code(root: Path) -> list[Path]:
+    """Return the files below ``root`` that belong to the code, relative to it, sorted."""
+    try:
+        listed = subprocess.run(
+            ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        names = [Path(name) for name in listed.split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):
+        names = [path.relative_to(root) for path in root.rglob("*") if not _IGNORED.intersection(path.parts)]
+    return sorted(name for name in names if (root / name).is_file())
+
+
+def pack_code(root: Path, target: Path) -> None:
+    """Write the code below ``root`` to the zip file ``target``.
+
+    Raises:
+        UserError: there is no segbench in it, or it is too large for Ray.
+    """
+    files = list_code(root)
+    if Path("segbench/sweep.py") not in files:
+        raise UserError(f"{root} is no checkout of segbench; submit from there, with your own modules beside segbench/")
+    sizes = {name: (root / name).stat().st_size / 1e6 for name in files}
+    if sum(sizes.values()) > MAX_MB:
+        largest = sorted(files, key=lambda name: -sizes[name])[:3]
+        told = ", ".join(f"{name} {sizes[name]:.0f} MB" for name in largest)
+        raise UserError(
+            f"the code in {root} has {sum(sizes.values()):.0f} MB, and Ray takes {MAX_MB} MB ({told}); data belongs in "
+            "a folder that all nodes see: move it, or add it to .gitignore"
+        )
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in files:
+            archive.write(root / name, name.as_posix())

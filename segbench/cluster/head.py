@@ -1,0 +1,111 @@
+"""What `segbench cluster` does on the head, in the folder of the code that it has brought there.
+
+python -m segbench.cluster.head start NAME -- SWEEP-ARGUMENTS...
+python -m segbench.cluster.head pack FOLDER TARGET
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from filecmp import cmp
+from pathlib import Path
+
+from segbench.errors import SegbenchError, StateError, UserError
+from segbench.paths import SweepPaths, atomic_path
+
+DASHBOARD = "http://127.0.0.1:8265"
+SETUP = Path("~/.segbench/requirements.lock")
+"""What `ray up` has set the nodes up with."""
+
+
+def job_id(name: str) -> str:
+    """Return the Ray job's id of the sweep ``name``: one sweep is one job at a time."""
+    return f"segbench-{name}"
+
+
+def start(name: str, arguments: Sequence[str]) -> None:
+    """Start the sweep as a Ray job, which outlives this connection.
+
+    Args:
+        name: of the sweep.
+        arguments: of `python -m segbench.sweep`.
+
+    Raises:
+        UserError: the nodes have other packages than the code asks for.
+        StateError: the sweep is running already.
+    """
+    lock = Path("requirements.lock")
+    if lock.is_file() and SETUP.expanduser().is_file() and not cmp(lock, SETUP.expanduser(), shallow=False):
+        raise UserError("the nodes were set up from another requirements.lock than this checkout has; `ray up` again")
+    state = job_state(name)
+    if state in ("PENDING", "RUNNING"):
+        raise StateError(f"the sweep {name} is running already; `segbench cluster logs` follows it, `stop` stops it")
+    if state is not None:
+        _ray_job("delete", job_id(name))
+    variables = {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    if commit := os.environ.get("SEGBENCH_COMMIT"):
+        variables["SEGBENCH_COMMIT"] = commit
+    result = _ray_job(
+        "submit", "--no-wait", "--submission-id", job_id(name), "--working-dir", ".",
+        "--runtime-env-json", json.dumps({"env_vars": variables}),
+        "--", sys.executable, "-m", "segbench.sweep", *arguments,
+    )  # fmt: skip
+    if result.returncode:
+        raise SegbenchError(f"Ray did not take the job:\n{result.stdout}{result.stderr}")
+
+
+def job_state(name: str) -> str | None:
+    """Return Ray's word for the state of the sweep's job; None if there is no such job."""
+    found = re.search(r"\b(PENDING|RUNNING|STOPPED|SUCCEEDED|FAILED)\b", _ray_job("status", job_id(name)).stdout)
+    return found[1] if found else None
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Write what a laptop needs of the sweep in ``folder`` to a tar file: tables, ledgers, models; no checkpoints.
+
+    May be called while the sweep runs: ledgers only grow, and every other file is replaced in one step.
+    """
+    paths = SweepPaths(folder.expanduser())
+    if not paths.spec.is_file():
+        raise StateError(f"{folder} holds no sweep yet (no sweep.yaml in it)")
+    with atomic_path(target.expanduser()) as temporary, tarfile.open(temporary, "w:gz") as archive:
+        for path in _results(paths):
+            archive.add(path, path.relative_to(paths.root))
+
+
+def _results(paths: SweepPaths) -> Iterator[Path]:
+    """Yield the files to fetch. MLflow's database is not one: `segbench mlflow sync` makes it from the ledgers."""
+    yield from (path for path in paths.root.glob("*") if path.suffix in (".yaml", ".jsonl", ".csv", ".parquet"))
+    yield from (paths.root / "state").glob("*.jsonl")
+    yield from (path for path in (paths.root / "models").rglob("*") if path.is_file())
+    if paths.study.is_file():
+        yield paths.study
+
+
+def _ray_job(verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    ray = Path(sys.executable).parent / "ray"
+    command = [str(ray), "job", verb, "--address", DASHBOARD, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command line; the laptop's side of it is :mod:`segbench.cluster.commands`."""
+    try:
+        match list(arguments):
+            case ["start", name, "--", *rest]:
+                start(name, rest)
+            case ["pack", folder, target]:
+                pack(Path(folder), Path(target))
+            case _:
+                raise UserError(__doc__ or "")
+    except SegbenchError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -136,8 +136,8 @@ def check_storage(folder: Path) -> None:
             if blind or time.monotonic() > deadline:
                 raise UserError(
                     f"storage: {folder} is not the same folder on all nodes: {', '.join(sorted(blind or mute))} and "
-                    "this one do not see what the other writes; name a folder on a shared disk (storage: in the sweep file, "
-                    "or metadata.storage in the cluster file)"
+                    "this one do not see what the other writes; name a folder on a shared disk (storage: in the sweep "
+                    "file, or metadata.storage in the cluster file)"
                 )
             time.sleep(0.2)
     finally:

@@ -5,12 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from simulated_segmentations import draw_images
+
 from segbench.config import TrialConfig
+from segbench.final.images import ImageResults, write_image_results
 from segbench.ledger import Ledger
 from segbench.paths import Stage, SweepPaths, atomic_write
 from segbench.records import Assignment, Confusion, EpochRecord, TrialState
 from segbench.spec.load import dump_spec
 from segbench.spec.schema import SweepSpec
+from segbench.training.metrics import class_iou, mean_of_present
 
 GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 START = 1_700_000_000.0
@@ -151,3 +156,23 @@ def write_demo(writer: SweepWriter) -> None:
         writer.test(number, name, scores[-1] - 0.02, source=number, **start)
     atomic_write(writer.paths.spec, dump_spec(make_spec()))
     atomic_write(writer.paths.versions, '{"commit":"old"}\n{"commit":"0123abc"}\n')
+
+
+def write_tested(writer: SweepWriter, num_images: int = 40) -> None:
+    """Three finalists with two seeds each; the first two are equally good, the third confuses a lot."""
+    rng = np.random.default_rng(0)
+    good = draw_images(rng, num_images, num_models=6)
+    names = tuple(f"image {index}" for index in range(num_images))
+    for number in range(3):
+        writer.trial("search", number, f"trial-{number}", [0.5 - number / 10])
+    for number, counts in enumerate(good):
+        source = number // 2
+        if source == 2:
+            counts = counts // 2
+            counts[:, :, 0] += good[number].sum(axis=2) - counts.sum(axis=2)
+        name = f"trial-{source}-seed-{number % 2}"
+        writer.trial("retrain", number, name, [0.5 - source / 10], source=source)
+        writer.test(number, name, mean_of_present(class_iou(counts.sum(axis=0))), source=number)
+        results = ImageResults(names, GROUPS, counts, (b"",) * num_images)
+        write_image_results(results, writer.paths.trial("test", name))
+    atomic_write(writer.paths.spec, dump_spec(make_spec()))

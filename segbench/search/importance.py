@@ -17,7 +17,7 @@ from segbench.spec.space import Constant, Space, Transformed
 
 MIN_TRIALS = 8
 _TREES, _DEPTH = 32, 6
-"""Of the forest: with Optuna's 64 and 64 a thousand trials take a minute, with these half a second and the same shares."""
+"""Of the forest: with Optuna's 64 and 64 a thousand trials take a minute, with these half a second, same shares."""
 
 
 def importances(

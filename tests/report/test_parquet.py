@@ -8,16 +8,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from simulated_segmentations import draw_images
-from sweep_ledgers import GROUPS, SweepWriter, write_demo
+from sweep_ledgers import GROUPS, SweepWriter, write_demo, write_tested
 
-from segbench.final.images import ImageResults, write_image_results
 from segbench.ledger import read_ledger
 from segbench.paths import STAGES
 from segbench.records import TrialState
 from segbench.report.folder import read_leaderboard, write_tables
 from segbench.report.parquet import metrics_parquet, trials_parquet
-from segbench.training.metrics import class_iou, mean_of_present
 
 METRIC = "val/miou"
 
@@ -68,25 +65,6 @@ def test_a_function_without_confusion_matrices_has_no_such_column(writer: SweepW
     table = metrics_parquet({"search": read_ledger(writer.paths.ledger("search")), "retrain": [], "test": []})
     assert table["accuracy"].to_pylist() == [0.5]
     assert "confusion" not in table.column_names
-
-
-def write_tested(writer: SweepWriter, num_images: int = 40) -> None:
-    """Three finalists with two seeds each; the first two are equally good, the third confuses a lot."""
-    rng = np.random.default_rng(0)
-    good = draw_images(rng, num_images, num_models=6)
-    names = tuple(f"image {index}" for index in range(num_images))
-    for number in range(3):
-        writer.trial("search", number, f"trial-{number}", [0.5 - number / 10])
-    for number, counts in enumerate(good):
-        source = number // 2
-        if source == 2:
-            counts = counts // 2
-            counts[:, :, 0] += good[number].sum(axis=2) - counts.sum(axis=2)
-        name = f"trial-{source}-seed-{number % 2}"
-        writer.trial("retrain", number, name, [0.5 - source / 10], source=source)
-        writer.test(number, name, mean_of_present(class_iou(counts.sum(axis=0))), source=number)
-        results = ImageResults(names, GROUPS, counts, (b"",) * num_images)
-        write_image_results(results, writer.paths.trial("test", name))
 
 
 def test_the_leaderboard_says_how_sure_it_is_and_which_rows_cannot_be_told_apart(writer: SweepWriter) -> None:

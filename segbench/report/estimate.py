@@ -1,5 +1,6 @@
 """How far a sweep is and how long it will take: folded from what observers hear, no terminal involved."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,49 +36,55 @@ class SweepView:
         self._work = work
         self._goal = goal
         self._records: dict[int, TrialRecord] = {}
+        self._running: dict[int, TrialRecord] = {}
+        self._counts = dict.fromkeys(STATES, 0)
+        self._best: TrialRecord | None = None
         self._concurrency = 1
-        self._pace: tuple[float, int] = (0.0, 0)
+        self._seconds = 0.0
+        self._epochs = 0
 
     def start_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
         """Forget the trials of the stage before, not how long an epoch takes."""
-        seconds, epochs = self._totals()
-        self._pace = (self._pace[0] + seconds, self._pace[1] + epochs)
         self.stage, self.num_trials, self.max_epochs = stage, num_trials, max_epochs
-        self._records = {}
+        self._records, self._running, self._best = {}, {}, None
+        self._counts = dict.fromkeys(STATES, 0)
 
     def update(self, record: TrialRecord) -> TrialRecord | None:
-        """Take in a trial's news and return what was known of it before."""
+        """Take in a trial's news and return what was known of it before; costs the same for any number of trials."""
         before = self._records.get(record.number)
         self._records[record.number] = record
-        self._concurrency = max(self._concurrency, len(self.running))
+        self._running.pop(record.number, None)
+        if not record.state.is_finished:
+            self._running[record.number] = record
+        if before is not None:
+            self._counts[before.state] -= 1
+        self._counts[record.state] += 1
+        self._seconds += record.seconds - (before.seconds if before else 0.0)
+        self._epochs += len(record.epochs) - (len(before.epochs) if before else 0)
+        if self._rank(record) > self._rank(self._best):
+            self._best = record
+        self._concurrency = max(self._concurrency, len(self._running))
         return before
 
     @property
     def counts(self) -> Mapping[TrialState, int]:
         """Number of trials by state."""
-        states = [record.state for record in self._records.values()]
-        return {state: states.count(state) for state in STATES}
+        return self._counts
 
     @property
     def num_ended(self) -> int:
         """Number of trials that have ended."""
-        return sum(record.state.is_finished for record in self._records.values())
+        return len(self._records) - len(self._running)
 
     @property
     def running(self) -> Sequence[TrialRecord]:
         """Trials that have not ended, by number."""
-        return [record for _, record in sorted(self._records.items()) if not record.state.is_finished]
+        return [self._running[number] for number in sorted(self._running)]
 
     @property
     def best(self) -> TrialRecord | None:
         """The trial with the best score so far; the first of equals."""
-        scored = [
-            (best.score, -number, record)
-            for number, record in self._records.items()
-            if (best := record.best(self._goal)) is not None
-        ]
-        sign = 1 if self._goal == "maximize" else -1
-        return max(scored, key=lambda item: (sign * item[0], item[1]))[2] if scored else None
+        return self._best
 
     @property
     def epochs_left(self) -> float:
@@ -93,15 +100,15 @@ class SweepView:
     @property
     def seconds_left(self) -> float | None:
         """Expected epochs x mean seconds of an epoch / largest number of trials seen at a time; None at first."""
-        seconds, epochs = self._totals()
-        seconds, epochs = seconds + self._pace[0], epochs + self._pace[1]
-        return self.epochs_left * seconds / epochs / self._concurrency if epochs else None
+        return self.epochs_left * self._seconds / self._epochs / self._concurrency if self._epochs else None
 
     def _left(self, record: TrialRecord, mean_length: float) -> float:
         """Return the epochs that a running trial may still take: half of what is left once it outlives the mean."""
         done = record.epochs_done
         return max(mean_length - done, (record.assignment.max_epochs - done) / 2)
 
-    def _totals(self) -> tuple[float, int]:
-        records = self._records.values()
-        return sum(record.seconds for record in records), sum(len(record.epochs) for record in records)
+    def _rank(self, record: TrialRecord | None) -> tuple[float, int]:
+        best = None if record is None else record.best(self._goal)
+        if record is None or best is None:
+            return -math.inf, 0
+        return best.score if self._goal == "maximize" else -best.score, -record.number

@@ -7,6 +7,7 @@ Here eta is ``reduction_factor``, the rung's resource is a number of epochs.
 A trial's score at a rung is the best it has had up to there, because the best epoch is what is kept of a trial.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 
 from segbench.records import EpochRecord, Goal, TrialRecord, best_epoch
@@ -21,7 +22,12 @@ def passes_rung(score: float, others: Iterable[float], reduction_factor: int, go
     """
     scores = list(others)
     better = sum(other > score if goal == "maximize" else other < score for other in scores)
-    return better < max(1, (len(scores) + 1) // reduction_factor)
+    return is_among_best(better, len(scores) + 1, reduction_factor)
+
+
+def is_among_best(num_better: int, num_trials: int, reduction_factor: int) -> bool:
+    """Whether a trial goes on when ``num_better`` of the ``num_trials`` at its rung, itself included, are better."""
+    return num_better < max(1, num_trials // reduction_factor)
 
 
 def rung_scores(records: Iterable[TrialRecord], rung: int, goal: Goal) -> dict[int, float]:
@@ -43,7 +49,7 @@ def score_at(epochs: Sequence[EpochRecord], rung: int, goal: Goal) -> float | No
 
 
 class Rungs:
-    """The contents of all rungs, grown one report at a time.
+    """The contents of all rungs, grown one report at a time; an answer takes a search in a sorted list.
 
     Only a cache of :func:`rung_scores`: built again from the ledger's records at a restart.
 
@@ -61,6 +67,7 @@ class Rungs:
         self._reduction_factor = reduction_factor
         self._goal: Goal = goal
         self._scores = {rung: rung_scores(known, rung, goal) for rung in epochs}
+        self._sorted = {rung: sorted(scores.values()) for rung, scores in self._scores.items()}
 
     @property
     def scores(self) -> Mapping[int, Mapping[int, float]]:
@@ -72,12 +79,18 @@ class Rungs:
 
         Asking twice gives the same answer as long as no other trial has reported in between.
         """
-        rung = self._scores.get(record.epochs_done)
-        if rung is None:
+        scores = self._scores.get(record.epochs_done)
+        if scores is None:
             return True
         score = score_at(record.epochs, record.epochs_done, self._goal)
         if score is None:
             return True
-        rung[record.number] = score
-        others = [other for number, other in rung.items() if number != record.number]
-        return passes_rung(score, others, self._reduction_factor, self._goal)
+        ascending = self._sorted[record.epochs_done]
+        before = scores.get(record.number)
+        if before is not None:
+            del ascending[bisect_left(ascending, before)]
+        scores[record.number] = score
+        insort(ascending, score)
+        maximize = self._goal == "maximize"
+        num_better = len(ascending) - bisect_right(ascending, score) if maximize else bisect_left(ascending, score)
+        return is_among_best(num_better, len(ascending), self._reduction_factor)

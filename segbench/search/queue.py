@@ -98,7 +98,11 @@ class LedgerQueue:
         self._observer = observer
         self._max_failures = max_failures
         self._stop_error: SegbenchError | None = None
-        self._unfinished = [r.number for r in ledger.records if not r.state.is_finished]
+        records = ledger.records
+        self._unfinished = [r.number for r in records if not r.state.is_finished]
+        self._failures = SameFailures()
+        for record in records:
+            self._failures.add(record)
 
     def next(self) -> Assignment | None:
         """Return an unfinished trial of an earlier start, else the policy's next one; None at the end."""
@@ -204,8 +208,9 @@ class LedgerQueue:
         record = self._ledger.end(number, state, reason)
         self._policy.on_end(record)
         self._tell(record)
+        self._failures.add(record)
         if state is TrialState.FAIL and self._stop_error is None:
-            self._stop_error = _same_failure(self._ledger.records)
+            self._stop_error = self._failures.error
         return record
 
     def _tell(self, record: TrialRecord) -> None:
@@ -227,14 +232,29 @@ def read_score(metrics: Mapping[str, object], metric: str, epoch: int) -> tuple[
     return float(value), None
 
 
-def _same_failure(records: Sequence[TrialRecord]) -> SegbenchError | None:
-    """Return an error when the first trials have all failed in the same way: the rest would too."""
-    ended = [r for r in records if r.state.is_finished and not r.assignment.problem]
-    reasons = {re.sub(r"\d+", "#", record.reason) for record in ended}
-    has_success = any(record.state is not TrialState.FAIL for record in ended)
-    if len(ended) < MAX_SAME_FAILURES or len(reasons) > 1 or has_success:
-        return None
-    return SegbenchError(
-        f"the first {len(ended)} trials all failed in the same way: {ended[0].reason}. "
-        "Mend the cause; the same command continues with the other trials, another --out starts afresh"
-    )
+class SameFailures:
+    """Notices when the first trials have all failed in the same way: the rest would too."""
+
+    def __init__(self) -> None:
+        self._reasons: set[str] = set()
+        self._num_ended = 0
+        self._last = ""
+
+    def add(self, record: TrialRecord) -> None:
+        """Take in a trial; one that has not ended, or never ran, says nothing."""
+        if not record.state.is_finished or record.assignment.problem:
+            return
+        self._num_ended += 1
+        is_failure = record.state is TrialState.FAIL
+        self._reasons.add(re.sub(r"\d+", "#", record.reason) if is_failure else "")
+        self._last = record.reason
+
+    @property
+    def error(self) -> SegbenchError | None:
+        """Why the stage should stop; None while there are few trials, a success, or failures of several kinds."""
+        if self._num_ended < MAX_SAME_FAILURES or len(self._reasons) > 1 or "" in self._reasons:
+            return None
+        return SegbenchError(
+            f"the first {self._num_ended} trials all failed in the same way: {self._last}. "
+            "Mend the cause; the same command continues with the other trials, another --out starts afresh"
+        )

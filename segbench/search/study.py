@@ -5,10 +5,12 @@ format where ``optuna-dashboard`` opens it. The sampler of trial n is seeded by 
 changes no proposal.
 """
 
+import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -19,10 +21,14 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from segbench.errors import DiskFullError
+from segbench.paths import is_disk_full
 from segbench.records import Goal, Scalar, TrialRecord, TrialState
+from segbench.search.window import Window
 from segbench.seeding import derive_seed
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space, Transformed
@@ -34,6 +40,9 @@ _STATES = {
     TrialState.PRUNED: OptunaState.PRUNED,
     TrialState.FAIL: OptunaState.FAIL,
 }
+
+_Known = dict[str, tuple[Scalar, BaseDistribution]]
+"""Values that Optuna is told, by parameter name."""
 
 
 class Study:
@@ -60,11 +69,9 @@ class Study:
         self._search = spec.search
         self._goal: Goal = spec.metric.goal
         self._space = space
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name=spec.name,
-            direction=spec.metric.goal,
-        )
+        self._storage = _Storage(_Journal(path))
+        self._study = optuna.create_study(storage=self._storage, study_name=spec.name, direction=spec.metric.goal)
+        self._study_id = self._storage.get_study_id_from_name(spec.name)
         with _quietly():
             self._study.set_metric_names([spec.metric.name])
         self._trials: dict[int, optuna.Trial] = {}
@@ -74,13 +81,13 @@ class Study:
     @property
     def states(self) -> list[str]:
         """Optuna's state of each trial, by number."""
-        return [trial.state.name for trial in self._study.get_trials(deepcopy=False)]
+        return [trial.state.name for trial in JournalStorage.get_all_trials(self._storage, self._study_id)]
 
     def suggest(self, number: int) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
         """Return the parameters of trial ``number``, and the quantiles behind those that have one."""
         self._study.sampler = self._sampler(number)
         trial = self._study.ask()
-        self._trials[number] = trial
+        self._begin(number, trial)
         params: dict[str, Scalar] = {}
         draws: dict[str, Scalar] = {}
         for parameter in self._space.parameters:
@@ -103,12 +110,8 @@ class Study:
 
         Optuna is told those that lie in the space; a baseline may lie outside.
         """
-        known = self._known(params, draws)
-        self._study.enqueue_trial({name: value for name, (value, _) in known.items()})
-        trial = self._study.ask()
-        for name, (_, distribution) in known.items():
-            _suggest(trial, name, distribution)
-        self._trials[number] = trial
+        trial_id = self._add(OptunaState.RUNNING, self._known(params, draws))
+        self._begin(number, optuna.Trial(self._study, trial_id))
 
     def hear_epoch(self, record: TrialRecord) -> None:
         """Report the trial's last epoch as an intermediate value."""
@@ -121,7 +124,8 @@ class Study:
         if record.reason:
             trial.set_user_attr("reason", record.reason)
         best = record.best(self._goal) if record.state is TrialState.COMPLETE else None
-        self._study.tell(trial, best.score if best else None, state=_STATES[record.state])
+        del self._storage.running[record.number]
+        self._show(self._study.tell(trial, best.score if best else None, state=_STATES[record.state]))
 
     def _restore(self, record: TrialRecord) -> None:
         assignment = record.assignment
@@ -130,28 +134,45 @@ class Study:
             for epoch in record.epochs:
                 self._trials[record.number].report(epoch.score, epoch.epoch)
             return
-        known = self._known(assignment.params, assignment.draws)
         best = record.best(self._goal)
         value = None
         if record.state is TrialState.COMPLETE and best is not None:
             value = best.score
         elif record.state is TrialState.PRUNED:
             value = record.last_score  # what Optuna itself registers for a pruned trial
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=_STATES[record.state],
-                value=value,
-                params={name: value for name, (value, _) in known.items()},
-                distributions={name: distribution for name, (_, distribution) in known.items()},
-                intermediate_values={epoch.epoch: epoch.score for epoch in record.epochs},
-                user_attrs={"reason": record.reason} if record.reason else {},
-            )
+        trial_id = self._add(
+            _STATES[record.state],
+            self._known(assignment.params, assignment.draws),
+            value=value,
+            intermediate_values={epoch.epoch: epoch.score for epoch in record.epochs},
+            user_attrs={"reason": record.reason} if record.reason else {},
         )
+        self._show(self._storage.get_trial(trial_id))
 
-    def _known(
-        self, params: Mapping[str, Scalar], draws: Mapping[str, Scalar]
-    ) -> dict[str, tuple[Scalar, BaseDistribution]]:
-        known: dict[str, tuple[Scalar, BaseDistribution]] = {}
+    def _add(self, state: OptunaState, known: _Known, **fields: Any) -> int:
+        """Add a trial that Optuna did not propose, and return its id."""
+        trial = optuna.trial.create_trial(
+            state=state,
+            params={name: value for name, (value, _) in known.items()},
+            distributions={name: distribution for name, (_, distribution) in known.items()},
+            **fields,
+        )
+        return int(self._storage.create_new_trial(self._study_id, template_trial=trial))
+
+    def _begin(self, number: int, trial: optuna.Trial) -> None:
+        self._trials[number] = trial
+        self._storage.running[number] = trial._trial_id
+
+    def _show(self, trial: FrozenTrial) -> None:
+        """Let the sampler see a finished trial, ranked as TPE ranks: complete ones, then those stopped late."""
+        sign = -1 if self._goal == "maximize" else 1
+        if trial.state is OptunaState.COMPLETE and trial.value is not None:
+            self._storage.finished.add(trial.number, (0, 0, sign * trial.value), trial)
+        elif trial.state is OptunaState.PRUNED and trial.value is not None:
+            self._storage.finished.add(trial.number, (1, -(trial.last_step or 0), sign * trial.value), trial)
+
+    def _known(self, params: Mapping[str, Scalar], draws: Mapping[str, Scalar]) -> _Known:
+        known: _Known = {}
         for parameter in self._space.parameters:
             name = parameter.name
             if isinstance(parameter.domain, Constant) or not self._space.is_active(parameter, params):
@@ -169,6 +190,7 @@ class Study:
             with _quietly():
                 return TPESampler(
                     seed=seed,
+                    gamma=lambda _: self._storage.finished.num_good,
                     n_startup_trials=self._search.startup_trials,
                     multivariate=True,
                     group=True,
@@ -177,11 +199,61 @@ class Study:
         return RandomSampler(seed=seed)
 
 
+class _Storage(JournalStorage):  # type: ignore[misc]
+    """Shows Optuna a window of the finished trials and those that run, so that a proposal costs the same for ever."""
+
+    def __init__(self, journal: BaseJournalBackend) -> None:
+        super().__init__(journal)
+        self.finished: Window[FrozenTrial] = Window()
+        self.running: dict[int, int] = {}
+        """Trial number -> Optuna's id."""
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[OptunaState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return what the sampler is to see, by number."""
+        shown = [*self.finished, *(self.get_trial(trial_id) for trial_id in self.running.values())]
+        wanted = [trial for trial in shown if states is None or trial.state in states]
+        return sorted(wanted, key=lambda trial: trial.number)
+
+
+class _Journal(BaseJournalBackend):  # type: ignore[misc]
+    """Optuna's journal file, written by this process alone.
+
+    Unlike Optuna's own backend it takes no lock, waits for no disk and reads nothing back: the file is a view of the
+    ledger, made again at every start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unread: list[str] = []
+        self._num_read = 0
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write one line each."""
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(line + "\n" for line in lines)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise DiskFullError(f"{self._path}: {error.strerror}; free some space, then continue") from error
+        self._unread += lines
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """Return what this process has written since it read last."""
+        lines = self._unread[log_number_from - self._num_read :]
+        self._num_read, self._unread = log_number_from + len(lines), []
+        return [json.loads(line) for line in lines]
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Leave out Optuna's warnings on features that it has called experimental for years; the version is pinned."""
+    """Leave out Optuna's warnings on what it calls experimental, or will drop (gamma); the version is pinned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         yield
 
 

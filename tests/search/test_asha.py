@@ -69,6 +69,22 @@ def test_rungs_built_again_from_the_records_are_the_same() -> None:
     assert grown.scores == again.scores == {1: {0: 0.1, 1: 0.2, 2: 0.05}, 3: {0: 0.3, 1: 0.2}}
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), max_size=40),
+    st.integers(2, 4),
+    st.sampled_from(["maximize", "minimize"]),
+)
+def test_rungs_answer_like_the_definition(reports: list[tuple[int, int]], factor: int, goal: str) -> None:
+    """Ties, and trials that report again after a crash, included."""
+    rungs = Rungs([1], factor, goal)  # type: ignore[arg-type]
+    seen: dict[int, float] = {}
+    for number, score in reports:
+        others = [other for trial_number, other in seen.items() if trial_number != number]
+        seen[number] = score
+        assert rungs.passes(trial(number, score)) is passes_rung(score, others, factor, goal)  # type: ignore[arg-type]
+    assert rungs.scores[1] == seen
+
+
 def test_asking_twice_gives_the_same_answer() -> None:
     rungs = Rungs([1], 2, "maximize", [trial(0, 0.9), trial(1, 0.8)])
     assert not rungs.passes(trial(2, 0.1))

@@ -84,8 +84,13 @@ class TrialConfig:
     ema_decay: Annotated[
         float | None, Setting("decay per step of averaged weights, used for validation", gt=0, lt=1)
     ] = None
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], Setting("autocast precision")] = "fp32"
-    channels_last: Annotated[bool, Setting("memory format NHWC, faster for convolutions")] = False
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        Setting("autocast precision; auto: bf16 where the device has it, else fp32"),
+    ] = "auto"
+    channels_last: Annotated[
+        bool | None, Setting("memory format NHWC of images and convolutions; null: where it is faster")
+    ] = None
 
     # loss
     loss: Annotated[Loss, Setting("loss, or a sum of losses with equal weight")] = "ce"

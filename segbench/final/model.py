@@ -18,7 +18,7 @@ from segbench.models import build_model
 from segbench.training.batches import normalise, to_device, to_images
 from segbench.training.checkpoint import MODEL_FILE, load_model_files
 from segbench.training.confusion import predict_classes
-from segbench.training.learner import autocast
+from segbench.training.switches import Switches, switches_for
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -29,6 +29,8 @@ class LoadedModel:
 
     module: nn.Module
     config: TrialConfig
+    switches: Switches
+    """Those that it was trained and validated with."""
     groups: tuple[str, ...]
     """Class names in class order."""
     colors: tuple[Color, ...]
@@ -58,7 +60,7 @@ class LoadedModel:
         predictions = [np.zeros((0, *images.shape[1:3]), np.uint8)]
         for start in range(0, len(images), batch_size):
             batch = to_images(to_device(np.array(images[start : start + batch_size]), self.device))
-            with autocast(self.config.precision, self.device):
+            with self.switches.autocast(self.device):
                 logits = self.module(normalise(batch))
             predictions.append(predict_classes(logits).cpu().numpy())
         return np.concatenate(predictions)
@@ -97,12 +99,13 @@ def load_model(folder: str | Path, device: str = "cpu") -> LoadedModel:
     Raises:
         CheckpointError: it is not a model folder, it is damaged, or of a version that this one does not know.
     """
-    folder = Path(folder)
+    folder, target = Path(folder), torch.device(device)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a model folder, such as runs/<name>/models/<model>")
     weights, card = load_model_files(folder)
     try:
         config = TrialConfig(**card["config"])
+        switches = Switches(**card["switches"]) if "switches" in card else switches_for(config, target)
         # random weights are drawn and overwritten: leave the caller's generator as it was
         with torch.random.fork_rng(devices=[]):
             module = build_model(replace(config, pretrained=None), len(card["groups"]))
@@ -115,12 +118,10 @@ def load_model(folder: str | Path, device: str = "cpu") -> LoadedModel:
             f"{folder / MODEL_FILE}: does not fit this version of segbench "
             f"({' '.join(str(error).split())[:200]}); use the version that wrote it"
         ) from error
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    target = torch.device(device)
-    module = module.to(target, memory_format=memory_format).eval().requires_grad_(False)  # type: ignore[call-overload]
     return LoadedModel(
-        module=module,
+        module=switches.place(module, target).eval().requires_grad_(False),
         config=config,
+        switches=switches,
         groups=tuple(card["groups"]),
         colors=colors,
         size=(height, width),

@@ -13,13 +13,7 @@ from segbench.training.batches import count_valid, normalise
 from segbench.training.ema import AveragedModel
 from segbench.training.losses import build_loss
 from segbench.training.optim import build_optimizer, build_schedule
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return the context in which a model's forward pass runs."""
-    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+from segbench.training.switches import Switches, switches_for
 
 
 class Learner:
@@ -32,6 +26,7 @@ class Learner:
         steps_per_epoch: optimiser steps an epoch.
         max_epochs: length of the schedule.
         device: where the training runs.
+        switches: those that the training began with; None: it begins here.
     """
 
     def __init__(
@@ -42,17 +37,17 @@ class Learner:
         steps_per_epoch: int,
         max_epochs: int,
         device: torch.device,
+        switches: Switches | None = None,
     ) -> None:
         self.config = config
         self.device = device
-        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        model = build_model(config, num_classes)
-        self.model: nn.Module = model.to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.switches = switches or switches_for(config, device)
+        self.model = self.switches.place(build_model(config, num_classes), device)
         self.ema = AveragedModel(self.model, config.ema_decay) if config.ema_decay is not None else None
         self.loss = build_loss(config, class_frequencies)
         self.optimizer = build_optimizer(self.model, config)
         self.schedule = build_schedule(self.optimizer, config, steps_per_epoch, max_epochs)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.switches.precision == "fp16")
 
     @property
     def eval_model(self) -> nn.Module:
@@ -75,11 +70,11 @@ class Learner:
             masks: (N, H, W) int64, ignored pixels 255.
         """
         part_size = self.config.batch_size // self.config.accumulation_steps
-        images = normalise(images).contiguous(memory_format=self.memory_format)
+        images = normalise(images).contiguous(memory_format=self.switches.memory_format)
         num_valid = count_valid(masks).clamp(min=1)
         total = torch.zeros((), device=self.device)
         for part, mask in zip(torch.split(images, part_size), torch.split(masks, part_size), strict=True):
-            with autocast(self.config.precision, self.device):
+            with self.switches.autocast(self.device):
                 logits = self.model(part)
             loss = self.loss(logits.float(), mask) * (count_valid(mask) / num_valid)
             torch.autograd.backward(self.scaler.scale(loss))

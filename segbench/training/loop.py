@@ -1,5 +1,6 @@
 """The training function: ``for result in train(config, context)`` trains one epoch at a time."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -12,14 +13,17 @@ import torch
 
 from segbench.config import TrialConfig
 from segbench.data import SegmentationData, open_data
-from segbench.errors import NonFiniteError, UserError
+from segbench.errors import CheckpointError, NonFiniteError, UserError
 from segbench.records import EpochResult, Goal, TrainContext
 from segbench.seeding import derive_seed
 from segbench.training import checkpoint
 from segbench.training.batches import Samples, epoch_batches
 from segbench.training.learner import Learner
 from segbench.training.metrics import as_confusion, group_rows, metrics_from_confusion
+from segbench.training.switches import Switches, switches_for
 from segbench.training.validation import evaluate
+
+_log = logging.getLogger(__name__)
 
 
 def train(config: TrialConfig, context: TrainContext) -> Iterator[EpochResult]:
@@ -62,6 +66,7 @@ def train(config: TrialConfig, context: TrainContext) -> Iterator[EpochResult]:
         steps_per_epoch=len(epoch_batches(len(samples), config.batch_size, context.seed, epoch=0)),
         max_epochs=context.max_epochs,
         device=device,
+        switches=choose_switches(config, device, context.state),
     )
     patience = Patience(config.patience, context.goal)
 
@@ -97,7 +102,7 @@ def train(config: TrialConfig, context: TrainContext) -> Iterator[EpochResult]:
                 data.lut,
                 num_classes,
                 batch_size=config.batch_size // config.accumulation_steps,
-                precision=config.precision,
+                switches=learner.switches,
                 device=device,
                 loss=learner.loss,
             )
@@ -111,10 +116,14 @@ def train(config: TrialConfig, context: TrainContext) -> Iterator[EpochResult]:
 
         # --- the caller decides what to keep, and whether to go on
         def state() -> dict[str, Any]:
-            return {**learner.state_dict(), "patience": patience.state_dict()}
+            return {
+                **learner.state_dict(),
+                "patience": patience.state_dict(),
+                "switches": asdict(learner.switches),
+            }
 
         def save_model(folder: Path, epoch: int = epoch, score: float | None = metrics.get(context.metric)) -> None:
-            card = model_card(config, data, epoch + 1, context.metric, score)
+            card = model_card(config, learner.switches, data, epoch + 1, context.metric, score)
             checkpoint.save_model(folder, learner.eval_model.state_dict(), card)
 
         yield EpochResult(metrics=metrics, confusion=confusion, state=state, save_model=save_model)
@@ -157,12 +166,29 @@ class Patience:
         self._best, self._num_epochs = state["best"], state["num_epochs"]
 
 
+def choose_switches(config: TrialConfig, device: torch.device, state: Mapping[str, Any] | None) -> Switches:
+    """Return the switches of a training; one that is continued keeps those that it began with, and says so."""
+    chosen = switches_for(config, device)
+    if state is None:
+        return chosen
+    try:
+        kept = Switches(**state["switches"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            "the checkpoint is of another version of segbench; delete it to start this trial again"
+        ) from error
+    if kept != chosen:
+        _log.warning("continuing with %s, as it began; this machine would choose %s", kept, chosen)
+    return kept
+
+
 def model_card(
-    config: TrialConfig, data: SegmentationData, epoch: int, metric: str, score: float | None
+    config: TrialConfig, switches: Switches, data: SegmentationData, epoch: int, metric: str, score: float | None
 ) -> dict[str, Any]:
     """Return what a model folder's ``config.json`` says: all that is needed to build the model and to use it."""
     return {
         "config": asdict(config),
+        "switches": asdict(switches),
         "groups": list(data.groups),
         "colors": [list(color) for color in data.colors],
         "lut": data.lut.tolist(),

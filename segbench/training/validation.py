@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from segbench.data import Split
 from segbench.training.batches import count_valid, normalise, split_batches
 from segbench.training.confusion import count_pixels, predict_classes
-from segbench.training.learner import autocast
 from segbench.training.metrics import NUM_LABELS, Counts
+from segbench.training.switches import Switches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def evaluate(
     num_classes: int,
     *,
     batch_size: int,
-    precision: str,
+    switches: Switches,
     device: torch.device,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Evaluation:
@@ -46,7 +46,7 @@ def evaluate(
         lut: uint8[256], label id -> class, or 255; for the loss.
         num_classes: K.
         batch_size: images at a time.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        switches: those of the training.
         device: where ``model`` is.
         loss: of (logits, mask).
     """
@@ -56,7 +56,7 @@ def evaluate(
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     num_valid = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in split_batches(split, batch_size, device):
-        with autocast(precision, device):
+        with switches.autocast(device):
             logits = model(normalise(images))
         counts += count_pixels(predict_classes(logits), labels, num_classes)
         if loss is not None:

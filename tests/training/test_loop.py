@@ -202,7 +202,16 @@ def test_validation_does_not_depend_on_the_batch_size_and_leaves_weights_and_gen
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
     generator = torch.get_rng_state()
     results = [
-        evaluate(learner.model, data.val, data.lut, 7, batch_size=size, precision="fp32", device=CPU, loss=learner.loss)
+        evaluate(
+            learner.model,
+            data.val,
+            data.lut,
+            7,
+            batch_size=size,
+            switches=learner.switches,
+            device=CPU,
+            loss=learner.loss,
+        )
         for size in (1, 3, 4)
     ]
     for result in results[1:]:

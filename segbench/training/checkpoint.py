@@ -16,6 +16,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,30 +34,59 @@ CARD_FILE = "config.json"
 FORMAT = 1
 
 
-def save(state: Mapping[Any, Any], folder: Path) -> None:
-    """Write ``state`` to ``folder`` in place of what was there; it is on disk when this returns.
+@dataclass(frozen=True)
+class Snapshot:
+    """A state at one moment: nothing in it changes when the training goes on."""
+
+    content: Any
+    """Strict JSON; tensors stand in it by name."""
+    tensors: "Mapping[str, Tensor]"
+    """Copies, on the CPU."""
+
+    @property
+    def num_bytes(self) -> int:
+        """What :func:`write` needs on disk, but for a few kilobytes."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def snapshot(state: Mapping[Any, Any]) -> Snapshot:
+    """Copy ``state``, so that it can be written while the training goes on.
 
     Args:
         state: mappings (keys: strings, numbers, None), lists, tuples, tensors, numpy arrays and scalars,
             Python scalars (also NaN and infinite), strings and None, nested in any way.
-        folder: made when absent; files in it that are not ours are left alone. One writer at a time.
 
     Raises:
         TypeError: something else is in ``state``; the message says where.
     """
     tensors: dict[str, Tensor] = {}
     content = encode(state, tensors)
+    return Snapshot(content, {name: _own(tensor) for name, tensor in tensors.items()})
+
+
+def write(snapshot: Snapshot, folder: Path) -> None:
+    """Write a snapshot to ``folder`` in place of what was there; it is on disk when this returns.
+
+    Args:
+        snapshot: of the state.
+        folder: made when absent; files in it that are not ours are left alone. One writer at a time.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     unused = [name for name in TENSOR_FILES if name != _tensor_file_in_use(folder)]
     entry = None
-    if tensors:
-        entry = {"file": unused[0], "crc32": _write_tensors(tensors, folder / unused[0])}
-    text = json.dumps({"format": FORMAT, "tensors": entry, "state": content}, allow_nan=False)
+    if snapshot.tensors:
+        entry = {"file": unused[0], "crc32": _write_tensors(snapshot.tensors, folder / unused[0])}
+    text = json.dumps({"format": FORMAT, "tensors": entry, "state": snapshot.content}, allow_nan=False)
     atomic_write(folder / STATE_FILE, text)
     _sync(folder)
     for name in TENSOR_FILES:
         if entry is None or name != entry["file"]:
             (folder / name).unlink(missing_ok=True)
+
+
+def save(state: Mapping[Any, Any], folder: Path) -> None:
+    """Write ``state`` to ``folder`` at once: :func:`write` of its :func:`snapshot`."""
+    write(snapshot(state), folder)
 
 
 def load(folder: Path) -> dict[Any, Any]:
@@ -79,13 +109,6 @@ def load(folder: Path) -> dict[Any, Any]:
     state = decode(document["state"], tensors)
     assert isinstance(state, dict)
     return state
-
-
-def size(state: Mapping[Any, Any]) -> int:
-    """Return the bytes of the tensors in ``state``: what :func:`save` needs on disk, but for a few kilobytes."""
-    tensors: dict[str, Tensor] = {}
-    encode(state, tensors)
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def exists(folder: Path) -> bool:
@@ -111,7 +134,8 @@ def save_model(folder: Path, weights: "Mapping[str, Tensor]", card: Mapping[str,
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(card, indent=2)
-    _write_tensors(dict(weights), folder / MODEL_FILE, {"card": text})
+    own = {name: _own(tensor) for name, tensor in weights.items()}
+    _write_tensors(own, folder / MODEL_FILE, {"card": text})
     atomic_write(folder / CARD_FILE, text + "\n")
     _sync(folder)
 
@@ -129,21 +153,19 @@ def load_model_files(folder: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]"
     return weights, json.loads(metadata["card"])
 
 
-def _write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> int:
-    """Write a safetensors file in one step and return its CRC-32."""
+def _own(tensor: "Tensor") -> "Tensor":
+    """Return a copy on the CPU, contiguous and without shared memory, as safetensors wants them."""
+    import torch
+
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+
+
+def _write_tensors(tensors: "Mapping[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> int:
+    """Write a safetensors file in one step and return its CRC-32; each tensor is contiguous in memory of its own."""
     from safetensors.torch import save_file
 
-    own: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:
-            tensor = tensor.clone()  # safetensors refuses tensors that share memory
-        storages.add(tensor.untyped_storage().data_ptr())
-        own[name] = tensor
     with atomic_path(path) as temporary:
-        save_file(own, temporary, metadata)
+        save_file(dict(tensors), temporary, metadata)
         return _crc32(temporary)
 
 

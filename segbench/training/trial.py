@@ -1,7 +1,9 @@
 """One trial, whoever runs it: continue from the checkpoint, train, keep what is worth keeping.
 
-The executor records each epoch before it asks for the next one, and only then is the state written: a trial that is
-stopped at a rung writes nothing, and one that is killed repeats at most one epoch, with the same numbers.
+The executor records each epoch before it asks for the next one, and only then is the state kept: a trial that is
+stopped at a rung writes nothing. The state is copied, and written while the next epoch trains; the write ends before
+that epoch is reported. So nobody finds a trial between two reports that still writes, and one that is killed repeats
+at most one epoch that was recorded, with the same numbers.
 """
 
 import errno
@@ -13,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -89,39 +92,46 @@ def run_trial(job: TrialJob) -> Generator[EpochReport]:
     epoch: int = kept.get("epoch", 0)
     max_epochs = job.assignment.max_epochs
     started = time.perf_counter()
-    for raw in function(_config(job), _context(job, epoch, kept.get("state"))):
-        result = _as_result(raw)
-        epoch += 1
-        seconds = time.perf_counter() - started
-        yield EpochReport(epoch=epoch, metrics=_plain(result.metrics), confusion=result.confusion, seconds=seconds)
-        started = time.perf_counter()
-        if job.keep_best and result.save_model is not None:
-            score = _score(job, result)
-            if score is None or best_score is None or _is_better(score, best_score, job.goal):
-                best_score = score
-                result.save_model(folder / "best")
-        if epoch >= max_epochs:
-            break
-        if result.state is not None:
-            kept = {"epoch": epoch, "best_score": best_score, "state": result.state()}
-            _save(kept, last / str(epoch % 2))  # the one before stays, should this one be damaged
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(max_workers=1) as background:
+        for raw in function(_config(job), _context(job, epoch, kept.pop("state", None))):
+            result = _as_result(raw)
+            epoch += 1
+            if writing is not None:
+                writing.result()
+            seconds = time.perf_counter() - started
+            yield EpochReport(epoch=epoch, metrics=_plain(result.metrics), confusion=result.confusion, seconds=seconds)
+            started = time.perf_counter()
+            if job.keep_best and result.save_model is not None:
+                score = _score(job, result)
+                if score is None or best_score is None or _is_better(score, best_score, job.goal):
+                    best_score = score
+                    result.save_model(folder / "best")
+            if epoch >= max_epochs:
+                break
+            if result.state is not None:
+                state = {"epoch": epoch, "best_score": best_score, "state": result.state()}
+                # the folder before stays, should this one be damaged
+                writing = background.submit(_write, checkpoint.snapshot(state), last / str(epoch % 2))
+        if writing is not None:
+            writing.result()
     shutil.rmtree(last, ignore_errors=True)
 
 
-def _save(kept: Mapping[str, Any], folder: Path) -> None:
+def _write(snapshot: checkpoint.Snapshot, folder: Path) -> None:
     try:
-        checkpoint.save(kept, folder)
+        checkpoint.write(snapshot, folder)
     except Exception as error:
         if not is_disk_full(error):
             raise
         free = shutil.disk_usage(folder.parent).free
-        needed = f"{folder} needs {checkpoint.size(kept) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        needed = f"{folder} needs {snapshot.num_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed}") from error
 
 
-def load_newest(last: Path) -> Mapping[str, Any]:
+def load_newest(last: Path) -> dict[str, Any]:
     """Return the newest undamaged checkpoint in ``last``; an empty mapping if there is none: start again."""
-    found: list[Mapping[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for folder in sorted(last.glob("[01]")):
         if checkpoint.exists(folder):
             try:

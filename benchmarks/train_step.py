@@ -23,7 +23,6 @@ from segbench.config import TrialConfig
 from segbench.training.learner import Learner
 
 NUM_CLASSES = 8
-SWITCHES: dict[str, Any] = {} if TrialConfig().precision == "auto" else {"precision": "bf16", "channels_last": True}
 ROUND_S = 1.0
 """A round has as many steps as the plain loop makes in this time, at least two."""
 
@@ -146,7 +145,7 @@ Builder = Callable[[Batch, int], Built]
 def builders(case: Case, device: str) -> dict[str, Builder]:
     """Return how to build each variant whose packages are installed."""
     found: dict[str, Builder] = {
-        "ours": lambda batch, steps: ours(case, device, batch, steps, **SWITCHES),
+        "ours": lambda batch, steps: ours(case, device, batch, steps),
         "ours float32": lambda batch, steps: ours(case, device, batch, steps, precision="fp32"),
     }
     for precision in ("fp32", "bf16") if device == "cuda" else ("fp32",):

@@ -147,7 +147,7 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(norm: str, loss: str
         torch.manual_seed(0)
         config = TrialConfig(
             model="unet", width=8, depth=2, norm=norm, loss=loss, batch_size=6, optimizer="sgd", lr=1e-2,  # type: ignore[arg-type]
-            accumulation_steps=accumulation_steps, class_weights="inverse-sqrt",
+            accumulation_steps=accumulation_steps, class_weights="inverse-sqrt", precision="fp32",
         )  # fmt: skip
         learner = Learner(config, 7, frequencies, steps_per_epoch=1, max_epochs=1, device=CPU)
         losses.append(learner.step(images, masks).item())

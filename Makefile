@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check chaos format docs lock clean
+.PHONY: setup quickstart test check chaos e2e-cluster format docs lock clean
 
 setup: $(READY)
 
@@ -30,6 +30,9 @@ test: check  ## style, types and all tests
 
 chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n repeats one
 	$(BIN)/pytest -q -s -m chaos tests/chaos
+
+e2e-cluster: $(READY)  ## a sweep on isolated machines, as the README says; root on Linux
+	$(BIN)/pytest -q -s -m cluster tests/cluster
 
 format: $(READY)
 	$(BIN)/ruff format .

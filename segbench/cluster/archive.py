@@ -1,7 +1,9 @@
 """The code that a sweep runs with: the files of the current folder that git does not ignore, in one archive."""
 
+import os
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from segbench.errors import UserError
@@ -31,8 +33,14 @@ def list_code(root: Path) -> list[Path]:
         ).stdout.decode()
         names = [Path(name) for name in listed.split("\0") if name]
     except (OSError, subprocess.CalledProcessError):
-        names = [path.relative_to(root) for path in root.rglob("*") if not _IGNORED.intersection(path.parts)]
+        names = list(_walk(root))
     return sorted(name for name in names if (root / name).is_file())
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _IGNORED]
+        yield from ((Path(folder) / name).relative_to(root) for name in names)
 
 
 def pack_code(root: Path, target: Path) -> None:

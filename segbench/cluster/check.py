@@ -47,7 +47,8 @@ class Checked:
                 if kind.cpu is None or kind.gpu is None
                 else f"{kind.cpu:g} cpu, {kind.gpu:g} gpu"
             )
-            yield kind.name, f"{kind.min_nodes} to {kind.max_nodes} nodes, {size}"
+            number = f"{kind.min_nodes} to {kind.max_nodes}" if kind.min_nodes < kind.max_nodes else kind.max_nodes
+            yield kind.name, f"{number} nodes, {size}"
         yield "workers at most", str(self.file.max_nodes)
         if self.loaded is None:
             yield "storage", str(self.file.storage)

@@ -84,7 +84,7 @@ class RemoteSweep:
         self._ray("exec", command)
 
     def _ray(self, verb: str, *arguments: str) -> None:
-        run_ray(verb, str(self.file), *arguments)
+        run_ray(verb, "--log-style", "pretty", str(self.file), *arguments)
 
 
 def run_ray(*arguments: str) -> None:

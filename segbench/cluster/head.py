@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from filecmp import cmp
 from pathlib import Path
+from typing import Literal
 
 from segbench.errors import SegbenchError, StateError, UserError
 from segbench.paths import SweepPaths, atomic_path
@@ -42,9 +43,9 @@ def start(name: str, arguments: Sequence[str]) -> None:
     if lock.is_file() and SETUP.expanduser().is_file() and not cmp(lock, SETUP.expanduser(), shallow=False):
         raise UserError("the nodes were set up from another requirements.lock than this checkout has; `ray up` again")
     state = job_state(name)
-    if state in ("PENDING", "RUNNING"):
+    if state == "running":
         raise StateError(f"the sweep {name} is running already; `segbench cluster logs` follows it, `stop` stops it")
-    if state is not None:
+    if state == "ended":
         _ray_job("delete", job_id(name))
     variables = {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
     if commit := os.environ.get("SEGBENCH_COMMIT"):
@@ -58,10 +59,13 @@ def start(name: str, arguments: Sequence[str]) -> None:
         raise SegbenchError(f"Ray did not take the job:\n{result.stdout}{result.stderr}")
 
 
-def job_state(name: str) -> str | None:
-    """Return Ray's word for the state of the sweep's job; None if there is no such job."""
-    found = re.search(r"\b(PENDING|RUNNING|STOPPED|SUCCEEDED|FAILED)\b", _ray_job("status", job_id(name)).stdout)
-    return found[1] if found else None
+def job_state(name: str) -> Literal["running", "ended"] | None:
+    """Return the state of the sweep's job; None if there is no such job."""
+    job = re.escape(job_id(name))
+    printed = _ray_job("status", job_id(name)).stdout
+    if re.search(rf"Status for job '{job}'", printed):  # pending or running
+        return "running"
+    return "ended" if re.search(rf"Job '{job}' (succeeded|failed|was stopped)", printed) else None
 
 
 def pack(folder: Path, target: Path) -> None:

@@ -1,0 +1,80 @@
+"""Isolated machines for tests, made by hosts.sh: a laptop, and a cluster's."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOOLS = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "nsenter": "util-linux"}
+
+
+def why_not() -> str | None:
+    """Return why no machines can be made here; None if they can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "isolated hosts need root on Linux"
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    missing = sorted(package for tool, package in TOOLS.items() if shutil.which(tool, path=path) is None)
+    if missing:
+        return f"isolated hosts need packages: apt-get install {' '.join(missing)}"
+    probe = subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], check=False, capture_output=True)
+    return "isolated hosts need namespaces, which this machine does not allow" if probe.returncode else None
+
+
+class Machines:
+    """A laptop and ``count`` machines with the virtual environment of this Python; a context manager.
+
+    The checkout is hidden: what runs there has been brought there.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.names = [f"h{number}" for number in range(1, count + 1)]
+        self.shared = folder / "shared"
+        self._folder = folder
+        self._count = count
+        self.venv = Path(sys.prefix)
+
+    def address(self, name: str) -> str:
+        """Return the address of a machine."""
+        return f"10.77.0.{10 + int(name[1:])}"
+
+    def __enter__(self) -> "Machines":
+        self._hosts("up", str(self._count))
+        for name in self.names:  # a machine image with the locked versions
+            self.run(name, f"mkdir -p ~/.segbench && ln -sfn {self.venv} ~/.segbench/venv")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hosts("down")
+
+    def run(self, name: str, command: str, timeout_s: float = 240, is_checked: bool = True) -> str:
+        """Run a command on a machine, with its output also shown, and return what it printed."""
+        arguments = ["sh", name, "bash", "-c", f"cd && {command}"]
+        result = self._hosts(*arguments, timeout_s=timeout_s, is_checked=False)
+        print(f"\n{name}$ {command}\n{result.stdout}", flush=True)
+        assert not is_checked or result.returncode == 0, f"{command}: exit code {result.returncode}"
+        return result.stdout
+
+    def _hosts(
+        self, *arguments: str, timeout_s: float = 60, is_checked: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
+        environment = {
+            **os.environ,
+            "HOSTS_DIR": str(self._folder),
+            "HOSTS_HIDE": str(ROOT),
+            "HOSTS_BIND": f"{self.venv} {sys.base_prefix}",
+            "HOSTS_PATH": f"{self.venv}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        }
+        command: Sequence[str] = ["bash", str(Path(__file__).with_name("hosts.sh")), *arguments]
+        return subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=is_checked,
+        )

@@ -1,0 +1,105 @@
+"""What the README says about a cluster, on isolated machines: `make e2e-cluster`."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from machines import ROOT, Machines, why_not
+
+from segbench.cluster.archive import list_code
+from segbench.paths import SweepPaths
+
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+
+SWEEP = "sweeps/quickstart.yaml"
+SETTINGS = (
+    "name=e2e budget.max_concurrent=3 data.size=[32,64] data.num_images=[16,8,8] budget.trials=4 search.startup_trials=2 resources.cpu=2 "
+    "scheduler.max_epochs=3 scheduler.grace_epochs=1 retrain.seeds=2"
+)
+REST = f"cluster/local.yaml {SWEEP} " + " ".join(f"--set {text}" for text in SETTINGS.split())
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    with Machines(tmp_path_factory.mktemp("hosts"), 4) as found:
+        checkout = found.shared / "checkout"
+        for name in list_code(ROOT):
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, checkout / name)
+        change_five_lines(checkout / "cluster/local.yaml", found)
+        commit = "git init -q && git add -A && git -c user.name=x -c user.email=x commit -qm x && git rev-parse HEAD"
+        found.run("laptop", f"mv /shared/checkout/{{*,.gitignore}} {ROOT}/ && cd {ROOT} && {commit}")
+        yield found
+
+
+def change_five_lines(path: Path, machines: Machines) -> None:
+    """Do what the cluster file tells its user to do."""
+    head, *workers = (machines.address(name) for name in machines.names)
+    values = {
+        "head_ip": head,
+        "worker_ips": f"[{', '.join(workers)}]",
+        "ssh_user": "root",
+        "ssh_private_key": "~/.ssh/cluster_key",
+        "storage": "/shared/segbench",
+    }
+    before = path.read_text()
+    text = before
+    for number, (key, value) in enumerate(values.items(), 1):
+        text, count = re.subn(rf"^(  {key}: ).*?( *# \({number}\))", rf"\g<1>{value}\g<2>", text, flags=re.MULTILINE)
+        assert count == 1, f"{key} is not marked ({number})"
+    path.write_text(text)
+    changed = [pair for pair in zip(before.splitlines(), text.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(changed) <= 5
+
+
+def laptop(machines: Machines, command: str, is_checked: bool = True, timeout_s: float = 240) -> str:
+    started = time.monotonic()
+    printed = machines.run("laptop", f"cd {ROOT} && {command}", timeout_s, is_checked)
+    print(f"({time.monotonic() - started:.0f} s)", flush=True)
+    return printed
+
+
+@pytest.mark.timeout(360)
+def test_a_sweep_on_three_machines_as_the_readme_says(machines: Machines, tmp_path: Path) -> None:
+    laptop(machines, "ray get-auth-token --generate >/dev/null")
+    laptop(machines, f"segbench cluster check {REST}")
+    laptop(machines, "ray up -y cluster/local.yaml")
+    said = laptop(machines, f"segbench cluster submit {REST}")
+    assert f"follow    segbench cluster logs --follow cluster/local.yaml {SWEEP}" in said
+
+    again = laptop(machines, f"segbench cluster submit {REST}", is_checked=False)
+    assert "the sweep e2e is running already" in again
+
+    while "COMPLETE" not in laptop(machines, f"segbench cluster logs {REST}"):
+        time.sleep(1)
+    laptop(machines, f"segbench cluster fetch {REST} --to early && segbench status early")
+    laptop(machines, f"segbench cluster stop {REST}")
+    laptop(machines, f"segbench cluster submit {REST}")
+    followed = laptop(machines, f"segbench cluster logs --follow {REST}")
+    assert re.search(r"search [1-9]/6: ", followed), "what had ended before the stop is not done again"
+    assert "leaderboard  /shared/segbench/e2e/leaderboard.csv" in followed
+    assert "Job 'segbench-e2e' succeeded" in laptop(machines, f"segbench cluster status {REST}")
+
+    laptop(machines, f"segbench cluster fetch {REST}")
+    laptop(machines, "segbench leaderboard runs/e2e && cp -r runs/e2e /shared/fetched")
+    laptop(machines, "ray down -y cluster/local.yaml")
+
+    paths = SweepPaths(machines.shared / "fetched")
+    commit = laptop(machines, "git rev-parse HEAD").strip()
+    assert json.loads(paths.versions.read_text().splitlines()[0])["commit"].startswith(commit)
+    board = pd.read_csv(paths.leaderboard)
+    assert set(board["name"]) >= {"baseline-unet", "baseline-segformer-b0"}
+    assert board["test/miou"].between(0, 1).all()
+    assert (paths.model(board["name"][0]) / "model.safetensors").is_file() or any(paths.root.rglob("*.safetensors"))
+    for worker in machines.names[1:]:
+        packed = machines.run(worker, "find ~/.cache/segbench -type f | head -3")
+        assert packed.strip(), f"{worker} has trained nothing: it has no packed data set"
+    head = machines.run("h1", "ls /tmp/ray/session_latest/logs | grep -c '^worker-.*TrialActor' || true")
+    assert head.strip() == "0"
+    token = machines.run("laptop", "cat ~/.ray/auth_token").strip()
+    assert token not in followed + said

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check chaos e2e-cluster format docs lock clean
+.PHONY: setup quickstart test check chaos e2e-cluster format docs lock peers bench-short clean
 
 setup: $(READY)
 
@@ -44,6 +44,16 @@ docs: $(READY)  ## tables in docs/spec.md from the schema
 lock: $(READY)  ## after `pip install` of something new
 	$(BIN)/pip freeze --exclude-editable | grep -v '^-e\|^segbench\|^#' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > .lock.tmp
 	(sed -n '/^#/p' requirements.lock; cat .lock.tmp) > .lock.new && mv .lock.new requirements.lock && rm .lock.tmp
+
+peers: .peers/.ready  ## the environment of the benchmarks' peers
+
+.peers/.ready: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .peers
+	.peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+bench-short: peers  ## does each benchmark beside peers run? minutes; the figures mean nothing
+	for name in train_step epoch metric pair; do PYTHONPATH=. .peers/bin/python benchmarks/$$name.py --quick || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

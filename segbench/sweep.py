@@ -17,7 +17,7 @@ from typing import Literal
 from segbench.config import DataConfig
 from segbench.data import open_data
 from segbench.errors import SegbenchError
-from segbench.final.retrain import continue_list, plan_retraining, plan_tests
+from segbench.final.retrain import continue_list, longest_first, plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
 from segbench.folder import read_prior
 from segbench.ledger import Ledger, read_ledger
@@ -136,7 +136,8 @@ class Sweep:
             keep_best=True,
         )
         with self._ledger("retrain") as ledger:
-            return (yield from self._run_stage(setup, ledger, FixedList(assignments)))
+            policy = FixedList(longest_first(begun, assignments, finalists))
+            return (yield from self._run_stage(setup, ledger, policy))
 
     def _test(self, retrained: Sequence[TrialRecord]) -> StageRun:
         assignments = continue_list(read_ledger(self.paths.ledger("test")), plan_tests(retrained))

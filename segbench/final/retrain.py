@@ -41,6 +41,24 @@ def continue_list(begun: Sequence[TrialRecord], planned: Sequence[Assignment]) -
     return [replace(assignment, number=number) for number, assignment in enumerate(listed)]
 
 
+def longest_first(
+    begun: Sequence[TrialRecord], assignments: Sequence[Assignment], sources: Sequence[TrialRecord]
+) -> list[Assignment]:
+    """Return ``assignments`` in the order to run them: those that have begun, then the slowest epochs first.
+
+    A long training that starts last would leave the other workers idle. Numbers stay, so tables do not depend on the
+    measured times of the ``sources``, which the assignments repeat.
+    """
+    seconds = {source.number: source.seconds / max(1, len(source.epochs)) for source in sources}
+    numbers = {record.number for record in begun}
+
+    def place(assignment: Assignment) -> tuple[bool, float]:
+        has_begun = assignment.number in numbers
+        return not has_begun, 0.0 if has_begun else -seconds.get(assignment.source or 0, 0.0)
+
+    return sorted(assignments, key=place)
+
+
 def plan_tests(retrained: Sequence[TrialRecord]) -> list[Assignment]:
     """Return one test per finished training: a trial of one epoch that reads the test split once."""
     finished = [record for record in retrained if record.state is TrialState.COMPLETE]

@@ -49,7 +49,7 @@ class Policy(Protocol):
 
 
 class FixedList:
-    """Policy of retraining and testing: a given list of trials, none of which is stopped."""
+    """Policy of retraining and testing: a list of trials in the order to run them, none of which is stopped."""
 
     def __init__(self, assignments: Sequence[Assignment]) -> None:
         self._assignments = assignments

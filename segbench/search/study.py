@@ -190,7 +190,6 @@ class Study:
             with _quietly():
                 return TPESampler(
                     seed=seed,
-                    gamma=lambda _: self._storage.finished.num_good,
                     n_startup_trials=self._search.startup_trials,
                     multivariate=True,
                     group=True,
@@ -250,10 +249,9 @@ class _Journal(BaseJournalBackend):  # type: ignore[misc]
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Leave out Optuna's warnings on what it calls experimental, or will drop (gamma); the version is pinned."""
+    """Leave out Optuna's warnings on features that it has called experimental for years; the version is pinned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.simplefilter("ignore", FutureWarning)
         yield
 
 

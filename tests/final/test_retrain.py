@@ -1,11 +1,12 @@
 """Which trainings and tests confirm a search, also when the search goes on later."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from running import run, synthetic
 
-from segbench.final.retrain import continue_list, plan_retraining, plan_tests
+from segbench.final.retrain import continue_list, longest_first, plan_retraining, plan_tests
 from segbench.final.selection import rank_trials, select_finalists
 from segbench.ledger import read_ledger
 from segbench.records import Assignment, EpochRecord, TrialRecord, TrialState
@@ -69,6 +70,16 @@ def test_what_has_begun_keeps_its_place() -> None:
     assert [(a.number, a.name) for a in continue_list(begun, planned)] == [
         *((0, "trial-0000"), (1, "trial-0001"), (2, "trial-0005"), (3, "trial-0006"))
     ]
+
+
+def test_slow_trainings_run_first_and_keep_their_numbers() -> None:
+    sources = [
+        replace(trial(n, 0.5), epochs=[EpochRecord(epoch=1, score=0.5, metrics={}, seconds=s)])
+        for n, s in ((3, 1.0), (7, 9.0), (8, 2.0))
+    ]
+    planned = plan_retraining(sources, num_seeds=2, epochs=9, sweep_seed=1)
+    begun = [TrialRecord(assignment=planned[1])]
+    assert [a.number for a in longest_first(begun, planned, sources)] == [1, 2, 3, 4, 5, 0]
 
 
 def test_a_search_that_goes_on_later_adds_its_new_winners(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """What the sampler sees of a long search."""
 
+import itertools
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segbench.search.window import MAX_REST, NUM_BEST, Window
@@ -18,7 +20,8 @@ def test_a_short_search_is_seen_whole() -> None:
     assert list(window({number: -number for number in range(MAX_REST)})) == list(range(MAX_REST))
 
 
-@given(st.randoms(use_true_random=False), st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from([0, 30, MAX_REST, MAX_REST + 1, 2100]))
 def test_what_is_seen_does_not_depend_on_the_order_of_ends(random: object, count: int) -> None:
     """So a restart, which reads trials by number, goes on with what was seen before."""
     ranks = {number: random.randint(0, 9) for number in range(count)}  # type: ignore[attr-defined]
@@ -27,7 +30,7 @@ def test_what_is_seen_does_not_depend_on_the_order_of_ends(random: object, count
     assert list(window(dict(shuffled))) == list(window(ranks))
 
 
-@pytest.mark.parametrize("count", [MAX_REST + 1, 700, 5000])
+@pytest.mark.parametrize("count", [MAX_REST + 1, 2500, 5000])
 def test_a_long_search_shows_its_best_and_an_even_selection(count: int) -> None:
     ranks = {number: (number * 7919) % count for number in range(count)}
     seen = list(window(ranks))
@@ -36,9 +39,5 @@ def test_a_long_search_shows_its_best_and_an_even_selection(count: int) -> None:
     rest = sorted(set(seen) - set(best))
     assert len(seen) <= MAX_REST + NUM_BEST
     assert len(rest) >= MAX_REST / 2 - NUM_BEST
-    steps = {later - earlier for earlier, later in zip(rest, rest[1:], strict=False)}
+    steps = {later - earlier for earlier, later in itertools.pairwise(rest)}
     assert max(steps) <= 3 * min(steps)  # those between are among the best
-
-
-def test_as_many_are_good_as_of_all_trials() -> None:
-    assert [window(dict.fromkeys(range(count), 0.0)).num_good for count in (0, 1, 11, 240, 5000)] == [0, 1, 2, 24, 25]

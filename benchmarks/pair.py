@@ -32,10 +32,14 @@ class Pair:
             environment["OMP_NUM_THREADS"] = str(threads)
         command = [sys.executable, __file__, "--worker", kind, "--images", str(options.images)]
         command += ["--quick"] if options.quick else []
-        self.processes = []
-        for _ in range(NUM_PROCESSES):  # one after the other: the first packs
-            process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self.processes.append(process)
+        self.processes = [
+            subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for _ in range(NUM_PROCESSES)
+        ]
+
+    def wait(self) -> None:
+        """Wait until both have set up, or have trained the epoch that they were told to."""
+        for process in self.processes:
             expect(process.stdout)
 
     def epoch(self) -> None:
@@ -44,8 +48,7 @@ class Pair:
             assert process.stdin is not None
             process.stdin.write(b"go\n")
             process.stdin.flush()
-        for process in self.processes:
-            expect(process.stdout)
+        self.wait()
 
     def close(self) -> None:
         """End both."""
@@ -67,13 +70,11 @@ def work(options: argparse.Namespace) -> None:
     """Be one of the two processes: set up, train an epoch, then one for each line on standard input."""
     import epoch
     import torch
-    from peers_data import street_folder
 
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     options.workers = 0
-    folder = street_folder(6, (64, 128)) if options.quick else street_folder(options.images)
-    config = epoch.data_config(folder, 32 if options.quick else 128)
+    config = epoch.data_config(make_folder(options), 32 if options.quick else 128)
     train_epoch = (epoch.ours if options.worker == "ours" else epoch.png_loop)(NETWORK, config, options)
     if options.worker != "ours":
         train_epoch()  # ours has made its first epoch
@@ -81,6 +82,13 @@ def work(options: argparse.Namespace) -> None:
     for _ in sys.stdin:
         train_epoch()
         print("done", flush=True)
+
+
+def make_folder(options: argparse.Namespace) -> Path:
+    """Return the folder of PNGs, made on first use."""
+    from peers_data import street_folder
+
+    return street_folder(6, (64, 128)) if options.quick else street_folder(options.images)
 
 
 def main() -> None:
@@ -95,6 +103,7 @@ def main() -> None:
     measure.set_up(options)
     import peers
 
+    make_folder(options)
     bench = measure.Benchmark("pair", options)
     pairs = {"ours": Pair("ours", 1, options)}
     missing = [name for name in PEERS if not peers.has(name)]
@@ -103,6 +112,8 @@ def main() -> None:
         pairs["png loader, default threads"] = Pair("png", None, options)
     for name in missing:
         bench.note(f"skipped: {name} is not installed")
+    for pair in pairs.values():
+        pair.wait()
     try:
         seconds = measure.alternate({name: pair.epoch for name, pair in pairs.items()}, options)
     finally:

@@ -72,7 +72,7 @@ def _parameters(node_config: Mapping[str, Any], shape: Any, path: KeyPath) -> It
         elif kind == "missing required field":
             yield Problem(here, f"{details['required_name']} is missing")
         elif kind == "invalid type":
-            types = listed(getattr(kind, "__name__", str(kind)) for kind in details["valid_types"])
+            types = listed(re.sub(r"<class .(.*).>", r"\1", str(name)) for name in details["valid_types"])
             yield Problem(here, f"must be of type {types}, got {details['param']!r}")
         else:
             yield Problem(here, f"{kind}: {details}")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,17 +50,15 @@ class Machines:
     def __exit__(self, *exception: object) -> None:
         self._hosts("down")
 
-    def run(self, name: str, command: str, timeout_s: float = 240, is_checked: bool = True) -> str:
-        """Run a command on a machine, with its output also shown, and return what it printed."""
-        arguments = ["sh", name, "bash", "-c", f"cd && {command}"]
-        result = self._hosts(*arguments, timeout_s=timeout_s, is_checked=False)
-        print(f"\n{name}$ {command}\n{result.stdout}", flush=True)
-        assert not is_checked or result.returncode == 0, f"{command}: exit code {result.returncode}"
-        return result.stdout
+    def run(self, name: str, command: str, is_checked: bool = True) -> str:
+        """Run a command on a machine, show its output as it comes, and return it."""
+        started = time.monotonic()
+        print(f"\n{name}$ {command}", flush=True)
+        printed = self._hosts("sh", name, "bash", "-c", f"cd && {command}", is_checked=is_checked)
+        print(f"({time.monotonic() - started:.0f} s)", flush=True)
+        return printed
 
-    def _hosts(
-        self, *arguments: str, timeout_s: float = 60, is_checked: bool = True
-    ) -> "subprocess.CompletedProcess[str]":
+    def _hosts(self, *arguments: str, is_checked: bool = True) -> str:
         environment = {
             **os.environ,
             "HOSTS_DIR": str(self._folder),
@@ -68,13 +67,19 @@ class Machines:
             "HOSTS_PATH": f"{self.venv}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }
         command: Sequence[str] = ["bash", str(Path(__file__).with_name("hosts.sh")), *arguments]
-        return subprocess.run(
+        output = []
+        with subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout_s,
-            check=is_checked,
-        )
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                output.append(line)
+                print(line, end="", flush=True)
+        assert not is_checked or process.returncode == 0, f"{' '.join(arguments)}: exit code {process.returncode}"
+        return "".join(output)

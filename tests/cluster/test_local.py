@@ -57,14 +57,12 @@ def change_five_lines(path: Path, machines: Machines) -> None:
     assert len(changed) <= 5
 
 
-def laptop(machines: Machines, command: str, is_checked: bool = True, timeout_s: float = 240) -> str:
-    started = time.monotonic()
-    printed = machines.run("laptop", f"cd {ROOT} && {command}", timeout_s, is_checked)
-    print(f"({time.monotonic() - started:.0f} s)", flush=True)
-    return printed
+def laptop(machines: Machines, command: str, is_checked: bool = True) -> str:
+    """Run a command in the laptop's checkout."""
+    return machines.run("laptop", f"cd {ROOT} && {command}", is_checked)
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(900)
 def test_a_sweep_on_three_machines_as_the_readme_says(machines: Machines, tmp_path: Path) -> None:
     laptop(machines, "ray get-auth-token --generate >/dev/null")
     laptop(machines, f"segbench cluster check {REST}")

@@ -23,7 +23,6 @@ from segbench.paths import SweepPaths
 
 if TYPE_CHECKING:
     from segbench.spec.load import LoadedSpec
-    from segbench.spec.schema import SweepSpec
     from segbench.sweep import Executor
 
 INTERRUPTED = 130
@@ -73,10 +72,7 @@ def sweep(
         print_dry_run(loaded, Console())
         return
     paths = SweepPaths(out or Path(loaded.spec.storage) / loaded.spec.name)
-    if executor == "local":
-        run_here = _local_executor()
-    else:
-        run_here = _ray_executor(loaded.spec, paths, address, min_nodes, growing)
+    run_here = _local_executor() if executor == "local" else _ray_executor(loaded, paths, address, min_nodes, growing)
     _run_sweep(loaded, paths, run_here, resume)
 
 
@@ -84,22 +80,25 @@ def _run_sweep(
     loaded: "LoadedSpec", paths: SweepPaths, executor: "AbstractContextManager[Executor]", resume: bool
 ) -> None:
     from segbench.folder import open_folder, read_prior
+    from segbench.preflight import get_ready
     from segbench.report.folder import read_leaderboard
     from segbench.report.progress import progress
     from segbench.report.tables import LeaderboardView
     from segbench.report.tracking import Tracker, tracking_uri
     from segbench.spec.plan import plan_sweep
-    from segbench.sweep import Sweep
 
     spec = loaded.spec
     with ExitStack() as stack:
         stack.enter_context(open_folder(paths, spec, resume))
+        get_ready(spec)
         stack.enter_context(Tracker(paths, spec, warn=_warn))
         execute = stack.enter_context(executor)
         stack.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
         observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
         if spec.search.warm_start:
             out.print(f"warm start: {read_prior(spec, loaded.space).describe()}", highlight=False)
+        from segbench.sweep import Sweep
+
         Sweep(loaded, paths, execute, [observer]).run()
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
@@ -120,12 +119,15 @@ def _local_executor() -> "Iterator[Executor]":
 
 @contextmanager
 def _ray_executor(
-    spec: "SweepSpec", paths: SweepPaths, address: str | None, min_nodes: int, growing: bool
+    loaded: "LoadedSpec", paths: SweepPaths, address: str | None, min_nodes: int, growing: bool
 ) -> "Iterator[Executor]":
+    from segbench.preflight import worker_modules
     from segbench.tune.cluster import check_storage, connect
-    from segbench.tune.run import run_on_ray
 
-    with connect(address, spec.resources, min_nodes, growing):
+    spec = loaded.spec
+    with connect(address, spec.resources, min_nodes, growing, worker_modules(loaded)):
+        from segbench.tune.run import run_on_ray
+
         check_storage(paths.root)
         yield lambda stages: run_on_ray(stages, paths.ray, spec.resources, spec.budget, growing)
 

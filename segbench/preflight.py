@@ -1,26 +1,33 @@
 """Refuse before it costs: everything that can be known of a sweep before its first trial, and the dry run."""
 
+import importlib
+import os
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from segbench.config import TrialConfig
-from segbench.data import check_data
+from segbench.data import check_data, open_data
 from segbench.data.labels import build_lut
-from segbench.disk import DiskPlan, plan_disk
-from segbench.errors import DataError
+from segbench.errors import DataError, SegbenchError
 from segbench.folder import read_prior
-from segbench.models import check_config
+from segbench.models import check_config, find_family
 from segbench.records import Assignment, Scalar
 from segbench.search.policy import SearchPolicy
 from segbench.spec.load import LoadedSpec, dump_spec
 from segbench.spec.plan import plan_sweep
+from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Parameter, Space, baseline_params, build_config
-from segbench.training.trial import load_function
+
+if TYPE_CHECKING:
+    from segbench.disk import DiskPlan
 
 MODEL_FIELDS = ("model", "variant", "pretrained")
 
@@ -34,6 +41,8 @@ def check_sweep(loaded: LoadedSpec) -> None:
     spec = loaded.spec
     read_prior(spec, loaded.space)
     if not spec.is_segmentation:
+        from segbench.training.trial import load_function  # with torch: not before Ray starts
+
         load_function(spec.train)
         return
     for key, params in _model_choices(loaded):
@@ -71,8 +80,10 @@ def print_dry_run(loaded: LoadedSpec, console: Console) -> None:
         console.print(f"  {assignment.name}: {params}", markup=False, highlight=False, soft_wrap=True)
 
 
-def disk_of(loaded: LoadedSpec) -> DiskPlan:
+def disk_of(loaded: LoadedSpec) -> "DiskPlan":
     """Return how much disk the sweep can occupy at most."""
+    from segbench.disk import plan_disk
+
     spec, space = loaded.spec, loaded.space
     groups, _, _ = build_lut(spec.data.groups, spec.data.ignore)
 
@@ -85,6 +96,38 @@ def disk_of(loaded: LoadedSpec) -> DiskPlan:
             yield replace(TrialConfig(**build_config(spec, wide)), pretrained=None)
 
     return plan_disk(spec, space, largest(), len(groups))
+
+
+def get_ready(spec: SweepSpec) -> None:
+    """Begin, in a thread, what takes seconds and need not wait for Ray: packing the data, and imports.
+
+    What goes wrong is told by the sweep, which does the same again.
+    """
+
+    def prepare() -> None:
+        with suppress(SegbenchError):
+            if spec.is_segmentation:
+                open_data(spec.data)
+        importlib.import_module("segbench.sweep")
+
+    threading.Thread(target=prepare, name="segbench-ready", daemon=True).start()
+
+
+def worker_modules(loaded: LoadedSpec) -> list[str]:
+    """Return what worker processes should import while Ray starts.
+
+    Ray starts a process a core ahead, whatever a trial needs: nothing where most of them would never run a trial.
+    """
+    spec = loaded.spec
+    cores = os.cpu_count() or 1
+    concurrent = min(cores / spec.resources.cpu, spec.budget.max_concurrent or cores)
+    if spec.resources.gpu or cores > 2 * concurrent:
+        return []
+    modules = ["segbench.tune.trainable", spec.train.partition(":")[0]]
+    if spec.is_segmentation:
+        names = {params.get("model", spec.training.model) for _, params in _model_choices(loaded)}
+        modules += sorted(find_family(str(name)).module for name in names)
+    return modules
 
 
 def _model_choices(loaded: LoadedSpec) -> Iterator[tuple[str, dict[str, Scalar]]]:

@@ -23,7 +23,11 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
+_LOCAL = {
+    "RAY_enable_metrics_collection": "0",  # nobody reads them: there is no dashboard
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+_PRELOAD = "RAY_preload_python_modules"
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 300.0
@@ -36,7 +40,13 @@ Node = Mapping[str, float]
 
 
 @contextmanager
-def connect(address: str | None, resources: Resources, min_nodes: int = 0, can_grow: bool = False) -> Iterator[None]:
+def connect(
+    address: str | None,
+    resources: Resources,
+    min_nodes: int = 0,
+    can_grow: bool = False,
+    preload: Sequence[str] = (),
+) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at ``address``; leave it at the end.
 
     Args:
@@ -44,11 +54,16 @@ def connect(address: str | None, resources: Resources, min_nodes: int = 0, can_g
         resources: of one trial.
         min_nodes: wait for so many nodes that run trials.
         can_grow: nodes come when trials wait for them, so what is there now says little.
+        preload: modules that the worker processes of a Ray on this machine import while the rest of it starts.
 
     Raises:
         UserError: no cluster answers at ``address``, or no trial fits on any of its nodes.
     """
     os.environ.update(_ENVIRONMENT)
+    paths = {"PYTHONPATH": os.pathsep.join(own_paths())}
+    if address is None:
+        # Inherited, not a runtime_env: so the processes that Ray starts ahead can take trials.
+        os.environ.update({**_LOCAL, **paths, _PRELOAD: ",".join(preload)})
     try:
         ray.init(
             address=address,
@@ -56,7 +71,7 @@ def connect(address: str | None, resources: Resources, min_nodes: int = 0, can_g
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(own_paths())}},
+            runtime_env=None if address is None else {"env_vars": paths},
         )
     except ConnectionError as error:
         raise UserError(

@@ -92,6 +92,11 @@ class TrialConfig:
         bool | None, Setting("memory format NHWC of images and convolutions; null: where it is faster")
     ] = None
 
+    compile: Annotated[
+        Literal["auto", True, False],
+        Setting("torch.compile; auto: where it was measured to pay (GPU with resources.gpu: auto, docs/speed.md)"),
+    ] = "auto"
+
     # loss
     loss: Annotated[Loss, Setting("loss, or a sum of losses with equal weight")] = "ce"
     class_weights: Annotated[

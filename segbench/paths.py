@@ -27,6 +27,7 @@ class SweepPaths:
     mlflow.db, mlartifacts/ MLflow, when no server is named
     optuna.log              the study, for optuna-dashboard
     state/<stage>.jsonl     the ledgers: all that decisions depend on
+    state/sharing.json      what trials need of a GPU: measured, and decided
     trials/<stage>/<name>/  last/ and best/ checkpoints, pictures
     models/<name>/          best checkpoint of each row of the leaderboard
     ray/                    Ray's own files; can be deleted
@@ -88,6 +89,11 @@ class SweepPaths:
     def lock(self) -> Path:
         """Held by the process that runs the sweep."""
         return self.root / "state" / "lock"
+
+    @property
+    def sharing(self) -> Path:
+        """What trials need of a GPU."""
+        return self.root / "state" / "sharing.json"
 
     def ledger(self, stage: Stage) -> Path:
         """Ledger of one stage."""

@@ -108,6 +108,8 @@ class TrainContext:
     goal: Goal = "maximize"
     checkpoint: str | None = None
     """Folder of a finished training's best weights (test stage only)."""
+    sharing: str | None = None
+    """File with what was measured on the sweep's GPUs (:mod:`segbench.training.sharing`)."""
     output: str | None = None
     """Folder where this trial may leave pictures and tables."""
 

@@ -85,7 +85,7 @@ def _open(settings: str) -> SegmentationData:
     """Open by JSON text, because a DataConfig with groups cannot be hashed."""
     config = DataConfig(**json.loads(settings))
     plan = _plan(config)
-    packed = open_packed(plan.recipe, _cache_folder(config))
+    packed = open_packed(plan.recipe, cache_folder(config))
     splits, start = {}, 0
     for name in SPLIT_NAMES:
         names = plan.recipe.names[name]
@@ -152,6 +152,7 @@ def _names(partition: Partition) -> dict[SplitName, tuple[str, ...]]:
     return {name: tuple(scene.name for scene in partition[name]) for name in SPLIT_NAMES}
 
 
-def _cache_folder(config: DataConfig) -> Path:
+def cache_folder(config: DataConfig) -> Path:
+    """Return the folder in which this machine keeps what is made once: packed data, measurements, compiled code."""
     folder = config.cache_dir or os.environ.get("SEGBENCH_CACHE") or Path.home() / ".cache" / "segbench"
     return Path(folder).expanduser()

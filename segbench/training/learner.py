@@ -1,6 +1,6 @@
 """Everything that changes while a model learns, and one optimiser step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -43,6 +43,10 @@ class Learner:
         self.device = device
         self.switches = switches or switches_for(config, device)
         self.model = self.switches.place(build_model(config, num_classes), device)
+        self._forward: Callable[[Tensor], Tensor] = self.model
+        if self.switches.compile:
+            torch.compiler.reset()  # a worker's earlier models count towards the limit of recompilations
+            self._forward = torch.compile(self.model, dynamic=False)
         self.ema = AveragedModel(self.model, config.ema_decay) if config.ema_decay is not None else None
         self.loss = build_loss(config, class_frequencies)
         self.optimizer = build_optimizer(self.model, config)
@@ -75,7 +79,8 @@ class Learner:
         total = torch.zeros((), device=self.device)
         for part, mask in zip(torch.split(images, part_size), torch.split(masks, part_size), strict=True):
             with self.switches.autocast(self.device):
-                logits = self.model(part)
+                # compiled for one shape: the last, smaller batch of an epoch is not worth compiling
+                logits = (self._forward if len(part) == part_size else self.model)(part)
             loss = self.loss(logits.float(), mask) * (count_valid(mask) / num_valid)
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from segbench.config import TrialConfig
-from segbench.data import SegmentationData, open_data
+from segbench.data import SegmentationData, cache_folder, open_data
 from segbench.errors import CheckpointError, NonFiniteError, UserError
 from segbench.records import EpochResult, Goal, TrainContext
 from segbench.seeding import derive_seed
@@ -20,7 +20,8 @@ from segbench.training import checkpoint
 from segbench.training.batches import Samples, epoch_batches
 from segbench.training.learner import Learner
 from segbench.training.metrics import as_confusion, group_rows, metrics_from_confusion
-from segbench.training.switches import Switches, switches_for
+from segbench.training.sharing import compiled_pays
+from segbench.training.switches import Switches, keep_compiled_code, switches_for
 from segbench.training.validation import evaluate
 
 _log = logging.getLogger(__name__)
@@ -59,14 +60,19 @@ def train(config: TrialConfig, context: TrainContext) -> Iterator[EpochResult]:
 
     # --- what learns
     torch.manual_seed(derive_seed(context.seed, "weights"))
+    steps_per_epoch = len(epoch_batches(len(samples), config.batch_size, context.seed, epoch=0))
+    keep_compiled_code(cache_folder(context.data))
+    pays = compiled_pays(
+        context.sharing, config, num_classes, context.data.size, device, steps_per_epoch * context.max_epochs
+    )
     learner = Learner(
         config,
         num_classes,
         samples.class_frequencies(num_classes) if config.class_weights != "none" else None,
-        steps_per_epoch=len(epoch_batches(len(samples), config.batch_size, context.seed, epoch=0)),
+        steps_per_epoch=steps_per_epoch,
         max_epochs=context.max_epochs,
         device=device,
-        switches=choose_switches(config, device, context.state),
+        switches=choose_switches(config, device, context.state, pays),
     )
     patience = Patience(config.patience, context.goal)
 
@@ -166,9 +172,11 @@ class Patience:
         self._best, self._num_epochs = state["best"], state["num_epochs"]
 
 
-def choose_switches(config: TrialConfig, device: torch.device, state: Mapping[str, Any] | None) -> Switches:
+def choose_switches(
+    config: TrialConfig, device: torch.device, state: Mapping[str, Any] | None, compiled_pays: bool = False
+) -> Switches:
     """Return the switches of a training; one that is continued keeps those that it began with, and says so."""
-    chosen = switches_for(config, device)
+    chosen = switches_for(config, device, compiled_pays)
     if state is None:
         return chosen
     try:

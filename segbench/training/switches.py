@@ -5,7 +5,9 @@ chosen is part of a training's state: continued on another machine it keeps its 
 give other numbers.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -34,6 +36,7 @@ class Switches:
 
     precision: Precision
     channels_last: bool
+    compile: bool = False
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -50,7 +53,7 @@ class Switches:
         return placed
 
 
-def resolve_switches(config: TrialConfig, facts: DeviceFacts) -> Switches:
+def resolve_switches(config: TrialConfig, facts: DeviceFacts, compiled_pays: bool = False) -> Switches:
     """Return the switches of a training: what the settings say, and what pays on the device where they leave it open.
 
     fp16 is never chosen: its range needs a scaled loss, which bf16 does not.
@@ -62,12 +65,18 @@ def resolve_switches(config: TrialConfig, facts: DeviceFacts) -> Switches:
     if channels_last is None:
         # Accelerators multiply half-precision channels-last images without a copy; in float32 it is the other way.
         channels_last = facts.kind == "cpu" or precision != "fp32"
-    return Switches(precision=precision, channels_last=channels_last)
+    compiled = facts.kind != "cpu" and compiled_pays if config.compile == "auto" else config.compile
+    return Switches(precision=precision, channels_last=channels_last, compile=compiled)
 
 
-def switches_for(config: TrialConfig, device: torch.device) -> Switches:
+def switches_for(config: TrialConfig, device: torch.device, compiled_pays: bool = False) -> Switches:
     """Return the switches of a training that begins on ``device``."""
-    return resolve_switches(config, read_facts(device))
+    return resolve_switches(config, read_facts(device), compiled_pays)
+
+
+def keep_compiled_code(cache: Path) -> None:
+    """Let all trainings of this machine share one cache of compiled code, unless the user named one."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
 
 
 def read_facts(device: torch.device) -> DeviceFacts:

@@ -48,6 +48,7 @@ class TrialJob:
     """Keep the weights of the best epoch (of the last one if there is no metric)."""
     checkpoint: str | None = None
     use_gpu: bool = False
+    sharing: str | None = None
     num_threads: int = 1
 
 
@@ -167,6 +168,7 @@ def _context(job: TrialJob, epoch: int, state: Mapping[str, Any] | None) -> Trai
         metric=job.metric or "",
         goal=job.goal,
         checkpoint=job.checkpoint,
+        sharing=job.sharing,
         output=job.folder,
     )
 

@@ -32,13 +32,22 @@ def plan_retraining(finalists: Sequence[TrialRecord], num_seeds: int, epochs: in
 def continue_list(begun: Sequence[TrialRecord], planned: Sequence[Assignment]) -> list[Assignment]:
     """Return the trials of a stage: those that its ledger has, then the planned ones that it has not, by name.
 
+    A number, once given, stays; a planned trial keeps its own unless another has it.
+
     When a sweep goes on after its end with more trials, other configurations may be chosen than the first time; what
     was trained for the earlier choice stays on the leaderboard.
     """
     names = {record.assignment.name for record in begun}
-    added = [assignment for assignment in planned if assignment.name not in names]
-    listed = [*(record.assignment for record in begun), *added]
-    return [replace(assignment, number=number) for number, assignment in enumerate(listed)]
+    listed = [record.assignment for record in begun]
+    taken = {assignment.number for assignment in listed}
+    for assignment in planned:
+        if assignment.name in names:
+            continue
+        # trainings do not begin in the order of their numbers, so that a sweep that was stopped has gaps
+        number = max(taken) + 1 if assignment.number in taken else assignment.number
+        taken.add(number)
+        listed.append(replace(assignment, number=number))
+    return listed
 
 
 def longest_first(

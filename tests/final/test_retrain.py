@@ -64,9 +64,16 @@ def test_only_finished_trainings_are_tested() -> None:
     assert [(a.number, a.source, a.max_epochs) for a in tests] == [(0, 0, 1), (1, 2, 1)]
 
 
-def test_what_has_begun_keeps_its_place() -> None:
+def test_what_has_begun_keeps_its_number_and_the_rest_of_the_plan_too() -> None:
+    planned = [trial(number, None).assignment for number in range(5)]
+    begun = [TrialRecord(assignment=planned[4]), TrialRecord(assignment=planned[1])]
+    continued = continue_list(begun, planned)
+    assert sorted(continued, key=lambda assignment: assignment.number) == planned
+
+
+def test_what_another_choice_adds_gets_numbers_of_its_own() -> None:
     begun = [trial(0, 0.5), trial(1, None, TrialState.RUNNING)]
-    planned = [trial(number, None).assignment for number in (5, 1, 6)]
+    planned = [replace(trial(n, None).assignment, number=place) for place, n in enumerate((5, 1, 6))]
     assert [(a.number, a.name) for a in continue_list(begun, planned)] == [
         *((0, "trial-0000"), (1, "trial-0001"), (2, "trial-0005"), (3, "trial-0006"))
     ]

@@ -68,6 +68,8 @@ def sweep(
     from segbench.preflight import check_sweep, print_dry_run
 
     check_sweep(loaded)
+    if "://" in loaded.spec.storage:
+        raise loaded.error("storage", "a sweep cannot live in a bucket yet; name a folder that all nodes see")
     if dry_run:
         print_dry_run(loaded, Console())
         return
@@ -82,6 +84,7 @@ def _run_sweep(
     from segbench.folder import open_folder, read_prior
     from segbench.preflight import get_ready
     from segbench.report.folder import read_leaderboard
+    from segbench.report.page.live import LiveReport
     from segbench.report.progress import progress
     from segbench.report.tables import LeaderboardView
     from segbench.report.tracking import Tracker, tracking_uri
@@ -91,6 +94,7 @@ def _run_sweep(
     with ExitStack() as stack:
         stack.enter_context(open_folder(paths, spec, resume))
         get_ready(spec)
+        stack.enter_context(LiveReport(paths, warn=_warn))
         stack.enter_context(Tracker(paths, spec, warn=_warn))
         execute = stack.enter_context(executor)
         stack.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
@@ -101,12 +105,22 @@ def _run_sweep(
 
         Sweep(loaded, paths, execute, [observer]).run()
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
+    _print_conclusion(paths)
+    out.print(f"report       {paths.report}", highlight=False, soft_wrap=True)
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
     if spec.mlflow.enabled:
         uri = tracking_uri(paths, spec)
         view = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
         out.print(f"MLflow       {view}", highlight=False, soft_wrap=True)
     out.print(f"Optuna       optuna-dashboard {paths.study}", highlight=False, soft_wrap=True)
+
+
+def _print_conclusion(paths: SweepPaths) -> None:
+    from segbench.report.conclusion import conclude
+    from segbench.report.results import read_results
+
+    for sentence in conclude(read_results(paths)):
+        out.print(sentence, markup=False, highlight=False)
 
 
 @contextmanager
@@ -151,6 +165,25 @@ def leaderboard(folder: Path, format_: Literal["csv", "markdown", "table"]) -> N
     paths, loaded = _open(folder)
     metric = loaded.spec.metric
     click.echo(render(read_leaderboard(paths, metric.name, metric.goal), format_), nl=False)
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", "file", type=click.Path(path_type=Path), help="HTML file; default: report.html in the folder.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Folder for each chart as SVG and PNG.")
+def report(folders: tuple[Path, ...], file: Path | None, figures: Path | None) -> None:
+    """Write the report of the sweep in FOLDER; of several sweeps one page, ./report.html."""
+    from segbench.paths import atomic_write
+    from segbench.report.page.build import build_page, write_figures
+    from segbench.report.results import read_results
+
+    sweeps = [read_results(_open(folder)[0]) for folder in folders]
+    target = file or (sweeps[0].paths.report if len(sweeps) == 1 else Path("report.html"))
+    atomic_write(target, build_page(sweeps))
+    out.print(f"report       {target}", highlight=False, soft_wrap=True)
+    if figures is not None:
+        count = sum(write_figures(results, figures / results.spec.name) for results in sweeps)
+        out.print(f"figures      {count} charts in {figures}", highlight=False, soft_wrap=True)
 
 
 @cli.command()

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.skipif(why_not() is not None, rea
 
 SWEEP = "sweeps/quickstart.yaml"
 SETTINGS = (
-    "name=e2e budget.max_concurrent=3 data.size=[32,64] data.num_images=[16,8,8] budget.trials=4 search.startup_trials=2 resources.cpu=2 "
-    "scheduler.max_epochs=3 scheduler.grace_epochs=1 retrain.seeds=2"
+    "name=e2e data.size=[32,64] data.num_images=[16,8,8] resources.cpu=2 budget.max_concurrent=3 budget.trials=4 "
+    "search.startup_trials=2 scheduler.max_epochs=3 scheduler.grace_epochs=1 retrain.seeds=2"
 )
 REST = f"cluster/local.yaml {SWEEP} " + " ".join(f"--set {text}" for text in SETTINGS.split())
 

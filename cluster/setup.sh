@@ -27,7 +27,8 @@ if ! is_ready; then
     echo "~/.segbench/venv is a link, so it is left as it is: install requirements.lock there, or remove the link" >&2
     exit 1
   fi
-  python3 -m pip install --quiet --disable-pip-version-check --target uv 'uv==0.13.9'  # brings Python 3.11 with it
+  # uv brings Python 3.11 with it where there is none
+  [ -x uv/bin/uv ] || python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target uv uv==0.13.9
   uv/bin/uv venv --quiet --clear --python 3.11 venv
   uv/bin/uv pip install --quiet --python venv/bin/python -r requirements.lock
   is_ready

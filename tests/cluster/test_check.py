@@ -1,7 +1,6 @@
 """`segbench cluster check`: the shipped files are right, and planted mistakes are named with file, line and key."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from segbench.cluster.check import check_cluster
 from segbench.errors import SpecError
 
-ROOT = Path(__file__).parents[2]
 CLUSTERS = ("local.yaml", "gpu.yaml", "kuberay.yaml")
 ON_ALL_NODES = "data.root=/shared/cityscapes"
 IMAGE = (
@@ -332,21 +330,6 @@ SWEEP_MISTAKES: dict[str, tuple[str, str, str, str]] = {
 OWN = "name: own\ntrain: {train}\nparameters:\n  x: {{min: 0.0, max: 1.0}}\n"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a checkout, as somebody who has a key and a token."""
-    for folder in ("cluster", "sweeps"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-    home = tmp_path / "home"
-    for name in (".ssh/id_ed25519", ".ray/auth_token"):
-        (home / name).parent.mkdir(parents=True)
-        (home / name).touch()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def message_of(cluster: str, sweep: str | None = None, *overrides: str) -> str:
     with pytest.raises(SpecError) as caught:
         check_cluster(Path("cluster") / cluster, Path(sweep) if sweep else None, overrides)
@@ -355,14 +338,14 @@ def message_of(cluster: str, sweep: str | None = None, *overrides: str) -> str:
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("sweep", [None, "compare.yaml", "unet.yaml", "segformer.yaml", "quickstart.yaml"])
-def test_the_shipped_files_are_right(cluster: str, sweep: str | None, checkout: Path) -> None:
+def test_the_shipped_files_are_right(cluster: str, sweep: str | None, own_machine: Path) -> None:
     overrides = [ON_ALL_NODES] if sweep not in (None, "quickstart.yaml") else []
     checked = check_cluster(Path("cluster") / cluster, Path("sweeps") / sweep if sweep else None, overrides)
     assert checked.file.max_nodes >= 3
 
 
 @pytest.mark.parametrize("mistake", CLUSTER_MISTAKES)
-def test_a_mistake_in_a_cluster_file_is_named_with_its_line(mistake: str, checkout: Path) -> None:
+def test_a_mistake_in_a_cluster_file_is_named_with_its_line(mistake: str, own_machine: Path) -> None:
     name, right, wrong, key, sentence = CLUSTER_MISTAKES[mistake]
     path = Path("cluster") / name
     text = path.read_text()
@@ -378,7 +361,7 @@ def test_a_mistake_in_a_cluster_file_is_named_with_its_line(mistake: str, checko
 
 
 @pytest.mark.parametrize("mistake", SWEEP_MISTAKES)
-def test_a_sweep_that_cannot_run_on_the_cluster_is_named_with_its_key(mistake: str, checkout: Path) -> None:
+def test_a_sweep_that_cannot_run_on_the_cluster_is_named_with_its_key(mistake: str, own_machine: Path) -> None:
     cluster, override, key, sentence = SWEEP_MISTAKES[mistake]
     message = message_of(cluster, "sweeps/compare.yaml", ON_ALL_NODES, override)
     assert "\n" not in message, message
@@ -395,7 +378,7 @@ def test_a_sweep_that_cannot_run_on_the_cluster_is_named_with_its_key(mistake: s
         ("mine:train", None),
     ],
 )
-def test_a_training_function_that_the_nodes_would_not_have(train: str, sentence: str | None, checkout: Path) -> None:
+def test_a_training_function_that_the_nodes_would_not_have(train: str, sentence: str | None, own_machine: Path) -> None:
     Path("mine.py").write_text(
         "raise SystemExit('is not run by a check')\n\n\ndef train(config, context):\n    yield {}\n"
     )
@@ -408,7 +391,7 @@ def test_a_training_function_that_the_nodes_would_not_have(train: str, sentence:
         assert sentence in message
 
 
-def test_mistakes_of_both_files_are_said_together(checkout: Path) -> None:
+def test_mistakes_of_both_files_are_said_together(own_machine: Path) -> None:
     path = Path("cluster/local.yaml")
     path.write_text(path.read_text().replace("--num-gpus=0 ", ""))
     lines = message_of("local.yaml", "sweeps/compare.yaml").splitlines()
@@ -434,7 +417,7 @@ spec:
 """
 
 
-def test_a_rayjob_is_held_strictly_against_the_crd_of_its_cluster(checkout: Path) -> None:
+def test_a_rayjob_is_held_strictly_against_the_crd_of_its_cluster(own_machine: Path) -> None:
     Path("crd.yaml").write_text(CRD)
     with pytest.raises(SpecError) as caught:
         check_cluster(Path("cluster/kuberay.yaml"), crd=Path("crd.yaml"))
@@ -445,7 +428,7 @@ def test_a_rayjob_is_held_strictly_against_the_crd_of_its_cluster(checkout: Path
     }
 
 
-def test_what_a_cluster_can_hold_at_a_time(checkout: Path) -> None:
+def test_what_a_cluster_can_hold_at_a_time(own_machine: Path) -> None:
     def places(cluster: str, *overrides: str) -> int | None:
         return check_cluster(Path("cluster") / cluster, Path("sweeps/compare.yaml"), [ON_ALL_NODES, *overrides]).places
 

@@ -1,0 +1,98 @@
+"""What is brought to a cluster, and what comes back."""
+
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from segbench.cluster.archive import list_code, pack_code
+from segbench.cluster.check import check_cluster
+from segbench.cluster.commands import remote_sweep, sweep_arguments
+from segbench.cluster.head import pack
+from segbench.errors import StateError, UserError
+from segbench.paths import SweepPaths
+
+
+@pytest.fixture(params=["git", "no git"])
+def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A small checkout, with and without git, holding what does not belong to the code."""
+    for name in ("segbench/sweep.py", "mine.py", "sweeps/a sweep.yaml", ".venv/lib/big.py", "runs/x/sweep.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x: 1\n")
+    if request.param == "git":
+        (tmp_path / ".gitignore").write_text(".venv/\nruns/\n")
+        subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+        subprocess.run(["git", "-C", str(tmp_path), "add", "mine.py"], check=True)
+    return tmp_path
+
+
+def test_code_is_what_git_does_not_ignore(checkout: Path) -> None:
+    code = {name.as_posix() for name in list_code(checkout)} - {".gitignore"}
+    assert code == {"mine.py", "segbench/sweep.py", "sweeps/a sweep.yaml"}
+    pack_code(checkout, checkout / "runs/code.zip")
+    assert set(zipfile.ZipFile(checkout / "runs/code.zip").namelist()) - {".gitignore"} == code
+
+
+def test_code_with_data_in_it_is_refused_by_name(checkout: Path) -> None:
+    with (checkout / "images.bin").open("wb") as file:
+        file.truncate(120_000_000)
+    with pytest.raises(UserError, match=r"has 120 MB, and Ray takes 100 MB \(images\.bin 120 MB"):
+        pack_code(checkout, checkout / "runs/code.zip")
+
+
+def test_another_folder_than_a_checkout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no checkout of segbench; submit from there"):
+        pack_code(tmp_path, tmp_path / "code.zip")
+
+
+def test_results_are_packed_without_checkpoints_and_databases(tmp_path: Path) -> None:
+    paths = SweepPaths(tmp_path / "sweep")
+    wanted = ["sweep.yaml", "trials.csv", "optuna.log", "state/search.jsonl", "models/a/model.safetensors"]
+    for name in [*wanted, "state/lock", "trials/search/a/last/0/state.json", "mlflow.db", "ray/x.json"]:
+        (paths.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (paths.root / name).write_text(name)
+    pack(paths.root, tmp_path / "out.tar.gz")
+    with tarfile.open(tmp_path / "out.tar.gz") as archive:
+        assert sorted(archive.getnames()) == sorted(wanted)
+
+
+def test_a_sweep_that_has_not_begun_has_no_results(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"holds no sweep yet \(no sweep\.yaml in it\)"):
+        pack(tmp_path, tmp_path / "out.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "overrides", "options", "settings"),
+    [
+        ("local.yaml", [], ["--min-nodes", "3"], {"storage=/shared/segbench"}),
+        ("local.yaml", ["storage=/scratch"], ["--min-nodes", "3"], {"storage=/scratch"}),
+        (
+            "gpu.yaml",
+            ["storage=/mnt/efs", "budget.max_concurrent=null"],
+            ["--min-nodes", "0", "--growing"],
+            {"storage=/mnt/efs", "budget.max_concurrent=null", "budget.max_concurrent=120"},
+        ),
+    ],
+)
+def test_the_sweep_on_the_head_gets_storage_and_size_from_the_cluster(
+    cluster: str, overrides: list[str], options: list[str], settings: set[str], own_machine: Path
+) -> None:
+    checked = check_cluster(Path("cluster") / cluster, Path("sweeps/quickstart.yaml"), overrides)
+    arguments = sweep_arguments(checked, overrides, resume=False)
+    first = arguments.index("--set")
+    assert arguments[:first] == ["sweeps/quickstart.yaml", "--address", "auto", *options]
+    assert set(arguments[first:]) - {"--set"} == settings
+
+
+def test_a_bucket_is_refused_before_anything_is_copied(own_machine: Path) -> None:
+    checked = check_cluster(Path("cluster/gpu.yaml"), Path("sweeps/quickstart.yaml"))
+    with pytest.raises(UserError, match="a sweep cannot live in a bucket yet"):
+        sweep_arguments(checked, [], resume=False)
+
+
+def test_kubernetes_starts_its_sweep_itself(own_machine: Path) -> None:
+    checked = check_cluster(Path("cluster/kuberay.yaml"), Path("sweeps/quickstart.yaml"))
+    with pytest.raises(UserError, match=r"kubectl apply -f cluster/kuberay\.yaml"):
+        remote_sweep(checked)

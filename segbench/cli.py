@@ -135,7 +135,7 @@ def _local_executor() -> "Iterator[Executor]":
 def _ray_executor(
     loaded: "LoadedSpec", paths: SweepPaths, address: str | None, min_nodes: int, growing: bool
 ) -> "Iterator[Executor]":
-    from segbench.preflight import worker_modules
+    from segbench.preflight import share_gpu, worker_modules
     from segbench.tune.cluster import check_storage, connect
 
     spec = loaded.spec
@@ -143,7 +143,14 @@ def _ray_executor(
         from segbench.tune.run import run_on_ray
 
         check_storage(paths.root)
-        yield lambda stages: run_on_ray(stages, paths.ray, spec.resources, spec.budget, growing)
+        resources = spec.resources
+        if resources.gpu == "auto":
+            from segbench.tune.gpu import keep_sharing
+
+            sharing = keep_sharing(paths.sharing, share_gpu(loaded), growing)
+            out.print(f"GPUs of a trial: {sharing.gpu:g} ({sharing.reason})", highlight=False, soft_wrap=True)
+            resources = resources.model_copy(update={"gpu": sharing.gpu})
+        yield lambda stages: run_on_ray(stages, paths.ray, resources, spec.budget, growing)
 
 
 @cli.command()

@@ -4,17 +4,18 @@ import importlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from segbench.config import TrialConfig
-from segbench.data import check_data, open_data
+from segbench.data import absolute, check_data, open_data
 from segbench.data.labels import build_lut
 from segbench.errors import DataError, SegbenchError
 from segbench.folder import read_prior
@@ -28,8 +29,20 @@ from segbench.spec.space import Parameter, Space, baseline_params, build_config
 
 if TYPE_CHECKING:
     from segbench.disk import DiskPlan
+    from segbench.training.sharing import Sharing
 
 MODEL_FIELDS = ("model", "variant", "pretrained")
+_PRECISIONS = ("fp16", "bf16", "auto", "fp32")
+_DEMAND: Mapping[str, Callable[[Any], Any]] = {
+    "width": int,
+    "depth": int,
+    "batch_size": int,
+    "precision": _PRECISIONS.index,
+    "optimizer": ("sgd", "adamw").index,
+    "loss": len,
+    "ema_decay": lambda decay: decay is not None,
+}
+"""Searched settings that memory depends on -> how much a value asks for."""
 
 
 def check_sweep(loaded: LoadedSpec) -> None:
@@ -65,7 +78,10 @@ def sample_configurations(loaded: LoadedSpec, count: int) -> list[Assignment]:
 
 
 def print_dry_run(loaded: LoadedSpec, console: Console) -> None:
-    """Print the resolved file, the plan and three sampled configurations; start nothing."""
+    """Print the resolved file, the plan and three sampled configurations; start nothing.
+
+    With ``resources.gpu: auto`` a GPU of this machine is measured, unless that was done before.
+    """
     console.print(f"# {loaded.path}, as resolved", style="bold", highlight=False)
     console.print(dump_spec(loaded.spec), markup=False, highlight=False)
     plan = Table(title="plan", title_justify="left", show_header=False)
@@ -73,6 +89,9 @@ def print_dry_run(loaded: LoadedSpec, console: Console) -> None:
         plan.add_row(label, value)
     if loaded.spec.is_segmentation:
         plan.add_row("disk at most, without the data set", f"{disk_of(loaded).peak / 1e9:.2g} GB")
+    if loaded.spec.resources.gpu == "auto":
+        decided = share_gpu(loaded)()
+        plan.add_row("GPUs of a trial", f"{decided.gpu:g}: {decided.reason}")
     console.print(plan)
     console.print("first configurations", style="bold")
     for assignment in sample_configurations(loaded, 3):
@@ -86,16 +105,30 @@ def disk_of(loaded: LoadedSpec) -> "DiskPlan":
 
     spec, space = loaded.spec, loaded.space
     groups, _, _ = build_lut(spec.data.groups, spec.data.ignore)
+    return plan_disk(spec, space, demanding_configs(loaded), len(groups))
 
-    def largest() -> Iterator[TrialConfig]:
-        for _, params in _model_choices(loaded):
-            wide = dict(params)
-            for parameter in space.parameters:
-                if parameter.name in ("width", "depth") and space.is_active(parameter, params):
-                    wide.setdefault(parameter.name, max(parameter.domain.probes(), key=lambda value: value or 0))
-            yield replace(TrialConfig(**build_config(spec, wide)), pretrained=None)
 
-    return plan_disk(spec, space, largest(), len(groups))
+def demanding_configs(loaded: LoadedSpec) -> list[TrialConfig]:
+    """Return for each model that a trial can have the configuration with the most weights and the most memory."""
+    spec, space = loaded.spec, loaded.space
+    configs: dict[TrialConfig, None] = {}
+    for _, params in _model_choices(loaded):
+        most = dict(params)
+        for parameter in space.parameters:
+            if parameter.name in _DEMAND and space.is_active(parameter, params):
+                most.setdefault(parameter.name, max(parameter.domain.probes(), key=_DEMAND[parameter.name]))
+        if "accumulation_steps" in space:
+            most["accumulation_steps"] = 1
+        configs[replace(TrialConfig(**build_config(spec, most)), pretrained=None)] = None
+    return list(configs)
+
+
+def share_gpu(loaded: LoadedSpec) -> "Callable[[], Sharing]":
+    """Return what decides, on a machine with a GPU, which part of it a trial gets: to be called there."""
+    from segbench.training.sharing import decide_here
+
+    spec = loaded.spec
+    return partial(decide_here, demanding_configs(loaded), absolute(spec.data), spec.scheduler.max_epochs)
 
 
 def get_ready(spec: SweepSpec) -> None:
@@ -121,7 +154,7 @@ def worker_modules(loaded: LoadedSpec) -> list[str]:
     spec = loaded.spec
     cores = os.cpu_count() or 1
     concurrent = min(cores / spec.resources.cpu, spec.budget.max_concurrent or cores)
-    if spec.resources.gpu or cores > 2 * concurrent:
+    if spec.resources.uses_gpu or cores > 2 * concurrent:
         return []
     modules = ["segbench.tune.trainable", spec.train.partition(":")[0]]
     if spec.is_segmentation:

@@ -10,12 +10,10 @@ import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
-from segbench.config import DataConfig
-from segbench.data import open_data
+from segbench.data import absolute, open_data
 from segbench.errors import SegbenchError
 from segbench.final.retrain import continue_list, longest_first, plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
@@ -167,24 +165,16 @@ class Sweep:
             assignment=assignment,
             train=setup.train,
             folder=str(self.paths.trial(setup.stage, assignment.name).resolve()),
-            data=_absolute(self.spec.data) if self.spec.is_segmentation else None,
+            data=absolute(self.spec.data) if self.spec.is_segmentation else None,
             train_on=setup.train_on,
             metric=setup.metric,
             goal=self.spec.metric.goal,
             keep_best=setup.keep_best,
             checkpoint=str(self.paths.best("retrain", assignment.name).resolve()) if is_test else None,
-            use_gpu=self.spec.resources.gpu > 0,
+            use_gpu=self.spec.resources.uses_gpu,
+            sharing=str(self.paths.sharing.resolve()) if self.spec.resources.gpu == "auto" else None,
             num_threads=max(1, int(self.spec.resources.cpu)),
         )
-
-
-def _absolute(data: DataConfig) -> DataConfig:
-    """Return the data section as a worker needs it, whose current folder is another one."""
-
-    def resolve(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
-
-    return replace(data, root=resolve(data.root), cache_dir=resolve(data.cache_dir))
 
 
 class _StageObserver:

@@ -37,7 +37,7 @@ class Checked:
         """Trials at a time, at most; None if only the machines know."""
         assert self.loaded is not None
         resources = self.loaded.spec.resources
-        return self.file.places(resources.cpu, resources.gpu)
+        return self.file.places(resources.cpu, resources.num_gpus)
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield what the cluster can be, in words."""

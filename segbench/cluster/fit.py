@@ -42,15 +42,15 @@ def check_fit(spec: SweepSpec, file: ClusterFile, code: Sequence[Path]) -> Itera
 
 def _resources(spec: SweepSpec, file: ClusterFile) -> Iterator[Problem]:
     wanted = spec.resources
-    if file.places(wanted.cpu, wanted.gpu) != 0:
+    if file.places(wanted.cpu, wanted.num_gpus) != 0:
         return
-    for key in ("gpu", "cpu"):
+    for key, number in (("gpu", wanted.num_gpus), ("cpu", wanted.cpu)):
         have = {kind.name: getattr(kind, key) for kind in file.workers}
-        if getattr(wanted, key) > max(have.values()):
+        if number > max(have.values()):
             told = listed(f"{name} {count:g}" for name, count in have.items())
             yield Problem(
                 ("resources", key),
-                f"a trial asks for {getattr(wanted, key):g}, and no type of node has so many: {told}",
+                f"a trial asks for {number:g}, and no type of node has so many: {told}",
             )
             return
     if file.max_nodes == 0:
@@ -59,7 +59,8 @@ def _resources(spec: SweepSpec, file: ClusterFile) -> Iterator[Problem]:
         told = listed(f"{kind.name} {kind.cpu:g} cpu and {kind.gpu:g} gpu" for kind in file.workers)
         yield Problem(
             ("resources",),
-            f"a trial asks for {wanted.cpu:g} cpu and {wanted.gpu:g} gpu, which no type of node has together: {told}",
+            f"a trial asks for {wanted.cpu:g} cpu and {wanted.num_gpus:g} gpu, which no type of node has together: "
+            f"{told}",
         )
 
 

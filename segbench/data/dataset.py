@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -150,6 +150,15 @@ def _in_order(partition: Partition) -> list[Scene]:
 
 def _names(partition: Partition) -> dict[SplitName, tuple[str, ...]]:
     return {name: tuple(scene.name for scene in partition[name]) for name in SPLIT_NAMES}
+
+
+def absolute(config: DataConfig) -> DataConfig:
+    """Return the section as a worker needs it, whose current folder is another one."""
+
+    def resolve(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    return replace(config, root=resolve(config.root), cache_dir=resolve(config.cache_dir))
 
 
 def cache_folder(config: DataConfig) -> Path:

@@ -59,7 +59,11 @@ def _budget(spec: SweepSpec, space: Space) -> Iterator[Problem]:
                     "algorithm: random",
                 )
     gpu = spec.resources.gpu
-    if gpu > 1 and gpu % 1:
+    if gpu == "auto" and not spec.is_segmentation:
+        yield Problem(
+            ("resources", "gpu"), f"auto measures the built-in training function, not {spec.train}; give a number"
+        )
+    elif gpu != "auto" and gpu > 1 and gpu % 1:
         yield Problem(("resources", "gpu"), f"must be whole above 1, got {gpu:g}; fractions share one GPU")
     retrain, longest = spec.retrain, spec.scheduler.max_epochs
     if retrain is not None and retrain.top_k > spec.budget.trials:

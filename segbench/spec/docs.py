@@ -84,8 +84,10 @@ def _type(entry: Mapping[str, Any]) -> str:
     """Return the type and range of a value in words: ``whole number >= 1, or null``."""
     if "anyOf" in entry:
         return ", or ".join(_type(option) for option in entry["anyOf"])
+    if "const" in entry:
+        return f"`{entry['const']}`"
     if "enum" in entry:
-        return ", ".join(f"`{value}`" for value in entry["enum"])
+        return ", ".join(f"`{_yaml(value)}`" for value in entry["enum"])
     kind: str = entry["type"]
     if kind == "array":
         item = _type(entry["items"] if "items" in entry else entry["prefixItems"][0]).replace("number", "numbers")

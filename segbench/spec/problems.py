@@ -97,7 +97,8 @@ def expectation(error: ErrorDetails) -> str:
         word, name = _BOUNDS[kind]
         return f"must be {word} {context[name]:g}"
     if kind == "literal_error":
-        return f"must be one of {str(context['expected']).replace(' or ', ', ')}"
+        allowed = str(context["expected"]).replace(" or ", ", ")
+        return f"must be one of {allowed.replace('True', 'true').replace('False', 'false')}"
     if kind in ("too_short", "too_long", "missing") and "actual_length" in context:
         length = context.get("min_length", context.get("max_length"))
         return f"must have {length} entries, not {context['actual_length']}"

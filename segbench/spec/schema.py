@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -101,7 +101,27 @@ class Resources(Section):
     """What one trial occupies."""
 
     cpu: float = Field(1, gt=0, description="cores; also the number of threads of a trial")
-    gpu: float = Field(0, ge=0, description="GPUs; fractions put several trials on one")
+    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        0, description="GPUs; fractions put several trials on one; auto: measured (docs/speed.md)"
+    )
+
+    @field_validator("gpu", mode="before")
+    @classmethod
+    def _gpu_is_number_or_auto(cls, given: object) -> object:
+        is_number = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < float("inf")
+        if not is_number and given != "auto":
+            raise ValueError(f"must be a number of at least 0, or auto, got {given!r}")
+        return given
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether trials train on a GPU where there is one."""
+        return self.gpu != 0
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs that a trial surely asks for; what auto means is known when it was measured."""
+        return 0.0 if self.gpu == "auto" else self.gpu
 
 
 class Retrain(Section):

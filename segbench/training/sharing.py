@@ -58,6 +58,15 @@ def no_gpu(reason: str) -> Sharing:
     return Sharing(gpu=0.0, device="", reason=reason)
 
 
+def strictest(decisions: Sequence[Sharing]) -> Sharing:
+    """Return the decision of the machine whose GPU fewest trials can share, with the measurements of all.
+
+    A machine without a usable GPU has no say, unless all are.
+    """
+    first = max(decisions, key=lambda decided: decided.gpu)
+    return replace(first, measurements={key: m for decided in decisions for key, m in decided.measurements.items()})
+
+
 def fraction(peak_bytes: int, device_bytes: int, safety: float = SAFETY) -> float:
     """Return the part of a GPU for a trial that takes ``peak_bytes`` of its ``device_bytes``: 1/n, at most 1.
 

@@ -101,7 +101,7 @@ def trial_nodes() -> list[Node]:
 
 def check_resources(nodes: Sequence[Node], resources: Resources) -> None:
     """Raise UserError when one trial asks for more than any node has."""
-    for key, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):
+    for key, wanted in (("CPU", resources.cpu), ("GPU", resources.num_gpus)):
         have = max((node.get(key, 0.0) for node in nodes), default=0.0)
         if wanted > have:
             name = f"resources.{key.lower()}"
@@ -118,10 +118,10 @@ def max_concurrent(nodes: Sequence[Node], resources: Resources, budget: Budget, 
     """
     if can_grow and budget.max_concurrent is not None:
         return budget.max_concurrent
-    fits = 0
+    fits, gpus = 0, resources.num_gpus
     for node in nodes:
         places = math.floor(node.get("CPU", 0.0) / resources.cpu)
-        fits += min(places, math.floor(node.get("GPU", 0.0) / resources.gpu)) if resources.gpu else places
+        fits += min(places, math.floor(node.get("GPU", 0.0) / gpus)) if gpus else places
     return max(1, min(fits, budget.max_concurrent or fits))
 
 

@@ -46,7 +46,7 @@ def run_on_ray(
     scheduler = QueueScheduler(feed)
     timeout_s = budget.trial_timeout_s
     tuner = tune.Tuner(
-        tune.with_resources(TrialActor, {"CPU": resources.cpu, "GPU": resources.gpu}),
+        tune.with_resources(TrialActor, {"CPU": resources.cpu, "GPU": resources.num_gpus}),
         tune_config=TuneConfig(
             search_alg=QueueSearcher(feed, concurrent),
             scheduler=scheduler,

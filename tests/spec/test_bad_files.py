@@ -32,7 +32,15 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
     "yes is text": ("mlflow: {enabled: yes}", "4 mlflow.enabled", "must be true or false, got 'yes'"),
     "empty section": ("scheduler:\nsearch: {}", "4 scheduler", "is empty; write its keys below it"),
     "section with one value": ("scheduler: asha", "4 scheduler", "must be a section (key: value lines)"),
-    "negative gpu": ("resources: {gpu: -1}", "4 resources.gpu", "must be at least 0, got -1"),
+    "negative gpu": ("resources: {gpu: -1}", "4 resources.gpu", "must be a number of at least 0, or auto, got -1"),
+    "gpu in words": ("resources: {gpu: all}", "4 resources.gpu", "must be a number of at least 0, or auto, got 'all'"),
+    "gpu as text": ("resources: {gpu: '1'}", "4 resources.gpu", "must be a number of at least 0, or auto, got '1'"),
+    "a GPU for a function that cannot be probed": (
+        "train: my.module:train\nresources: {gpu: auto}",
+        "5 resources.gpu",
+        "auto measures the built-in training function, not my.module:train; give a number",
+    ),
+    "compile in words": ("training: {compile: yes}", "4 training.compile", "must be one of 'auto', true, false"),
     "one and a half GPUs": ("resources: {gpu: 1.5}", "4 resources.gpu", "must be whole above 1, got 1.5"),
     "infinite time": ("budget: {trial_hours: .inf}", "4 budget.trial_hours", "must be a finite number, got inf"),
     "grace after the end": (

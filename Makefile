@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check chaos e2e-cluster format docs lock peers bench-short clean
+.PHONY: setup quickstart test check chaos e2e e2e-cluster format docs lock peers bench-short clean
 
 setup: $(READY)
 
@@ -30,6 +30,9 @@ test: check  ## style, types and all tests
 
 chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n repeats one
 	$(BIN)/pytest -q -s -m chaos tests/chaos
+
+e2e: $(READY)  ## the report in headless Chromium; screenshots in build/e2e
+	$(BIN)/pytest -q -m e2e tests/e2e
 
 e2e-cluster: $(READY)  ## a sweep on isolated machines, as the README says; root on Linux
 	$(BIN)/pytest -q -s -m cluster tests/cluster

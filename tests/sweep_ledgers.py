@@ -106,7 +106,9 @@ class SweepWriter:
 
     def test(self, number: int, name: str, miou: float, source: int, **start: Any) -> None:
         self.start("test", number, name, source=source, **start)
-        self.epoch("test", number, 1, math.nan, segmentation_metrics("test", miou))
+        metrics = segmentation_metrics("test", miou)
+        record = EpochRecord(epoch=1, score=math.nan, metrics=metrics, confusion=confusion(miou), seconds=2.0)
+        self._ledger("test").epoch(number, record)
         self.end("test", number)
         folder = self.paths.trial("test", name)
         atomic_write(folder / "confusion.csv", "truth,flat\nflat,3\n")

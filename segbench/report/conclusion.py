@@ -75,7 +75,7 @@ def _by_how_much(winner: Finalist, others: Sequence[Finalist], results: Results)
     for role, row in rivals:
         score = _score(row, results.goal)
         assert score is not None
-        parts.append(f"{_number(sign * (own - score))} {results.metric} better than {role}, {row.name}")
+        parts.append(f"{_number(sign * (own - score))} {results.metric} better than {role} ({row.name})")
     return f"That is {' and '.join(parts)}."
 
 

@@ -14,7 +14,7 @@ def test_a_sweep_ends_in_five_sentences(writer: SweepWriter) -> None:
     write_demo(writer)
     assert conclude(read_results(writer.paths)) == [
         "trial-0003 won with val/miou 0.480 ± 0.028 over 2 seeds, and mIoU 0.430 on the test split.",
-        "That is 0.120 val/miou better than the next row, baseline-unet.",
+        "That is 0.120 val/miou better than the next row (baseline-unet).",
         "How sure that is cannot be said: there are no results on eight or more test images.",
         "What mattered cannot be said of so few trials.",
         "What to try next: nothing of the winner lies at an end of its range; more trials are the next step.",
@@ -24,7 +24,7 @@ def test_a_sweep_ends_in_five_sentences(writer: SweepWriter) -> None:
 def test_ties_are_named_and_the_advice_fits(writer: SweepWriter) -> None:
     write_tested(writer)
     _, lead, sure, _, advice = conclude(read_results(writer.paths))
-    assert lead == "That is 0.100 val/miou better than the next row, trial-1."
+    assert lead == "That is 0.100 val/miou better than the next row (trial-1)."
     assert sure.endswith("and it cannot be told from trial-1 on the test split.")
     assert "more test images or seeds would tell the tied rows apart" in advice
 

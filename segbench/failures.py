@@ -77,7 +77,7 @@ def respond(record: TrialRecord, failure: Failure, max_failures: int) -> Retry |
             deaths = sum(a.cause == Cause.WORKER and a.epoch == record.epochs_done for a in record.attempts)
             if deaths + 1 < MAX_DEATHS_WITHOUT_PROGRESS:
                 return Retry()
-            return GiveUp(f"{failure.message} ({deaths + 1} times after epoch {record.epochs_done})")
+            return GiveUp(f"{Cause.WORKER}: {failure.message} ({deaths + 1} times after epoch {record.epochs_done})")
         case _:
             counted = sum(attempt.cause in (Cause.ERROR, Cause.HANG, Cause.MEMORY) for attempt in record.attempts)
             return Retry() if counted < max_failures else GiveUp(failure.message)

@@ -1,7 +1,9 @@
 """Ray's searcher and scheduler interfaces on top of a trial queue: no decision is made here."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -121,7 +123,7 @@ class QueueScheduler(FIFOScheduler):
         """Record the end of a run whose process died, unless we killed it ourselves."""
         if trial.trial_id in self._hanging:
             return
-        self._feed.queue.end(number_of(trial), Failure(Cause.WORKER, describe_death(trial)))
+        self._feed.queue.end(number_of(trial), Failure(Cause.WORKER, describe_death(read_death(trial))))
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Nothing: a trial that never ran stays unfinished in the ledger and is run by the next start."""
@@ -173,10 +175,25 @@ class Watchdog(Callback):
         return {}
 
 
-def describe_death(trial: Trial) -> str:
-    """Return one line about a process that is gone."""
-    lines = str(trial.get_error() or "").strip().splitlines()
-    return f"worker died: {lines[-1].strip()[:300]}" if lines else "worker died"
+def read_death(trial: Trial) -> str:
+    """Return Ray's text about a process that is gone; from Tune's local file, the one in storage is not there yet."""
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        return ""
+
+
+def describe_death(text: str) -> str:
+    """Return in one line what Ray knows of a process that is gone; more than process or node it seldom does."""
+    address = re.search(r"\bip: (\S+)", text)
+    place = f" on {address[1]}" if address else ""
+    if "node has died" in text or "node died" in text:
+        return f"its node was lost{place}"
+    if "low on memory" in text:
+        return f"its node ran low on memory{place}"
+    if "worker process has died" in text or not text.strip():
+        return f"its process ended{place}"
+    return text.strip().splitlines()[-1].strip()[:300]
 
 
 def number_of(trial: Trial) -> int:

@@ -11,6 +11,7 @@ from segbench.errors import UserError
 from segbench.ledger import read_ledger
 from segbench.records import TrialState
 from segbench.spec.schema import Budget, Resources
+from segbench.tune.adapters import describe_death
 from segbench.tune.cluster import check_resources, connect, max_concurrent
 
 RETRAIN = "retrain: {top_k: 2, seeds: 2}"
@@ -52,8 +53,8 @@ def test_sixty_trials_with_every_fault_mixed_in(tmp_path: Path) -> None:
         "missing": "metric 'score' not reported at epoch 2; reported: loss",
         "text": "metric 'score' is 'good' at epoch 2, not a number",
         "none": "metric 'score' is None at epoch 2, not a number",
-        "exit": "worker died",
-        "kill": "worker died",
+        "exit": "worker died: its process ended on ",
+        "kill": "worker died: its process ended on ",
     }
     for record in records:
         fault = fault_of(record.number)
@@ -79,6 +80,20 @@ def test_four_trials_at_a_time_lose_nothing(tmp_path: Path) -> None:
     # the first trials are random and do not depend on results, whatever the order
     firsts = [dict(record.assignment.params) for record in records[:5]]
     assert firsts == [dict(r.assignment.params) for r in read_ledger(expected.ledger("search"))[:5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\tip: 10.0.0.7\nThe actor is dead because its worker process has died.", "its process ended on 10.0.0.7"),
+        ("\tip: 10.0.0.7\nThe actor died because its node has died. Node Id: 3f", "its node was lost on 10.0.0.7"),
+        ("Task was killed due to the node running low on memory.", "its node ran low on memory"),
+        ("Failure # 1\nsomething new", "something new"),
+        ("", "its process ended"),
+    ],
+)
+def test_a_death_is_told_in_one_line(text: str, expected: str) -> None:
+    assert describe_death(text) == expected
 
 
 def test_what_cannot_fit_is_said_at_once() -> None:

@@ -1,0 +1,31 @@
+"""What fits on several nodes."""
+
+import pytest
+
+from segbench.errors import UserError
+from segbench.spec.schema import Budget, Resources
+from segbench.tune.cluster import check_resources, max_concurrent
+
+SMALL, LARGE = {"CPU": 3.0}, {"CPU": 8.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "limit", "can_grow", "expected"),
+    [
+        ([SMALL] * 3, Resources(cpu=2), None, False, 3),  # nine cores, but a trial cannot lie on two nodes
+        ([SMALL, LARGE], Resources(cpu=1, gpu=1), None, False, 2),
+        ([SMALL, LARGE], Resources(cpu=4), 5, False, 2),
+        ([], Resources(cpu=4, gpu=1), 5, True, 5),  # none is there yet: five that wait make them come
+        ([SMALL], Resources(cpu=1), None, True, 3),
+    ],
+)
+def test_concurrency_is_what_fits_on_each_node(
+    nodes: list[dict[str, float]], resources: Resources, limit: int | None, can_grow: bool, expected: int
+) -> None:
+    assert max_concurrent(nodes, resources, Budget(max_concurrent=limit), can_grow) == expected
+
+
+def test_a_trial_must_fit_on_one_node() -> None:
+    check_resources([SMALL, LARGE], Resources(cpu=8))
+    with pytest.raises(UserError, match=r"resources\.cpu=9, but there are 8 CPUs on a node"):
+        check_resources([SMALL, LARGE], Resources(cpu=9))

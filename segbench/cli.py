@@ -18,8 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from segbench.cluster.verbs import cluster_group
-from segbench.errors import SegbenchError, StateError
+from segbench.errors import SegbenchError
 from segbench.paths import SweepPaths
+from segbench.report import verbs
+from segbench.report.verbs import open_sweep
 
 if TYPE_CHECKING:
     from segbench.spec.load import LoadedSpec
@@ -38,6 +40,8 @@ def cli() -> None:
 
 
 cli.add_command(cluster_group)
+for verb in (verbs.leaderboard, verbs.report, verbs.status):
+    cli.add_command(verb)
 
 
 @cli.command()
@@ -83,9 +87,11 @@ def _run_sweep(
 ) -> None:
     from segbench.folder import open_folder, read_prior
     from segbench.preflight import get_ready
+    from segbench.report.conclusion import conclude
     from segbench.report.folder import read_leaderboard
     from segbench.report.page.live import LiveReport
     from segbench.report.progress import progress
+    from segbench.report.results import read_results
     from segbench.report.tables import LeaderboardView
     from segbench.report.tracking import Tracker, tracking_uri
     from segbench.spec.plan import plan_sweep
@@ -105,7 +111,8 @@ def _run_sweep(
 
         Sweep(loaded, paths, execute, [observer]).run()
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
-    _print_conclusion(paths)
+    for sentence in conclude(read_results(paths)):
+        out.print(sentence, markup=False, highlight=False)
     out.print(f"report       {paths.report}", highlight=False, soft_wrap=True)
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
     if spec.mlflow.enabled:
@@ -113,14 +120,6 @@ def _run_sweep(
         view = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
         out.print(f"MLflow       {view}", highlight=False, soft_wrap=True)
     out.print(f"Optuna       optuna-dashboard {paths.study}", highlight=False, soft_wrap=True)
-
-
-def _print_conclusion(paths: SweepPaths) -> None:
-    from segbench.report.conclusion import conclude
-    from segbench.report.results import read_results
-
-    for sentence in conclude(read_results(paths)):
-        out.print(sentence, markup=False, highlight=False)
 
 
 @contextmanager
@@ -159,48 +158,6 @@ def schema() -> None:
     from segbench.spec.schema import SweepSpec
 
     click.echo(json.dumps(SweepSpec.model_json_schema(), indent=2))
-
-
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "format_", type=click.Choice(["csv", "markdown", "table"]), default="table")
-def leaderboard(folder: Path, format_: Literal["csv", "markdown", "table"]) -> None:
-    """Print the leaderboard of the sweep in FOLDER."""
-    from segbench.report.folder import read_leaderboard
-    from segbench.report.tables import render
-
-    paths, loaded = _open(folder)
-    metric = loaded.spec.metric
-    click.echo(render(read_leaderboard(paths, metric.name, metric.goal), format_), nl=False)
-
-
-@cli.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", "file", type=click.Path(path_type=Path), help="HTML file; default: report.html in the folder.")
-@click.option("--figures", type=click.Path(path_type=Path), help="Folder for each chart as SVG and PNG.")
-def report(folders: tuple[Path, ...], file: Path | None, figures: Path | None) -> None:
-    """Write the report of the sweep in FOLDER; of several sweeps one page, ./report.html."""
-    from segbench.paths import atomic_write
-    from segbench.report.page.build import build_page, write_figures
-    from segbench.report.results import read_results
-
-    sweeps = [read_results(_open(folder)[0]) for folder in folders]
-    target = file or (sweeps[0].paths.report if len(sweeps) == 1 else Path("report.html"))
-    atomic_write(target, build_page(sweeps))
-    out.print(f"report       {target}", highlight=False, soft_wrap=True)
-    if figures is not None:
-        count = sum(write_figures(results, figures / results.spec.name) for results in sweeps)
-        out.print(f"figures      {count} charts in {figures}", highlight=False, soft_wrap=True)
-
-
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-def status(folder: Path) -> None:
-    """Print what has run, runs and is left of the sweep in FOLDER; also while it runs."""
-    from segbench.report.status import status_table
-
-    paths, loaded = _open(folder)
-    out.print(status_table(paths, loaded.spec, loaded.space))
 
 
 @cli.command()
@@ -256,7 +213,7 @@ def mlflow_sync(folder: Path) -> None:
     from segbench.folder import is_running
     from segbench.report.tracking import sync
 
-    paths, loaded = _open(folder)
+    paths, loaded = open_sweep(folder)
     result = sync(paths, loaded.spec, final=not is_running(paths))
     if result.error is not None:
         raise SegbenchError(f"MLflow at {result.tracking_uri}: {result.error}; the same command tries again")
@@ -285,16 +242,6 @@ def data_pack(file: Path, overrides: tuple[str, ...]) -> None:
 
 def _warn(message: str) -> None:
     err.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def _open(folder: Path) -> "tuple[SweepPaths, LoadedSpec]":
-    """Return the paths and the file of an existing sweep."""
-    from segbench.spec.load import load_spec
-
-    paths = SweepPaths(folder)
-    if not paths.spec.is_file():
-        raise StateError(f"{folder} is not a sweep's folder (no sweep.yaml in it); give one such as runs/quickstart")
-    return paths, load_spec(paths.spec)
 
 
 @contextmanager

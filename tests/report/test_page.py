@@ -56,7 +56,12 @@ def test_every_chart_can_be_drawn(writer: SweepWriter, tmp_path: Path) -> None:
     count = write_figures(read_results(writer.paths), tmp_path / "figures")
     drawings = sorted((tmp_path / "figures").glob("*.svg"))
     assert len(drawings) == count == len(list((tmp_path / "figures").glob("*.png")))
-    assert {drawing.stem for drawing in drawings} >= {"intervals", "class-iou", "confusion-rows", "importance-ped-anova"}
+    assert {drawing.stem for drawing in drawings} >= {
+        "intervals",
+        "class-iou",
+        "confusion-rows",
+        "importance-ped-anova",
+    }
     for drawing in drawings:
         assert re.search(r'class="mark-(line|symbol|rect|rule|text)[^"]*"[^>]*><', drawing.read_text()), drawing.stem
 

@@ -1,0 +1,67 @@
+"""The verbs that read results: ``segbench leaderboard``, ``report`` and ``status``; wiring only."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+from rich.console import Console
+
+from segbench.errors import StateError
+from segbench.paths import SweepPaths
+
+if TYPE_CHECKING:
+    from segbench.spec.load import LoadedSpec
+
+out = Console()
+
+
+def open_sweep(folder: Path) -> "tuple[SweepPaths, LoadedSpec]":
+    """Return the paths and the file of an existing sweep."""
+    from segbench.spec.load import load_spec
+
+    paths = SweepPaths(folder)
+    if not paths.spec.is_file():
+        raise StateError(f"{folder} is not a sweep's folder (no sweep.yaml in it); give one such as runs/quickstart")
+    return paths, load_spec(paths.spec)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "format_", type=click.Choice(["csv", "markdown", "table"]), default="table")
+def leaderboard(folder: Path, format_: Literal["csv", "markdown", "table"]) -> None:
+    """Print the leaderboard of the sweep in FOLDER."""
+    from segbench.report.folder import read_leaderboard
+    from segbench.report.tables import render
+
+    paths, loaded = open_sweep(folder)
+    metric = loaded.spec.metric
+    click.echo(render(read_leaderboard(paths, metric.name, metric.goal), format_), nl=False)
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", "file", type=click.Path(path_type=Path), help="HTML file; default: report.html in the folder.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Folder for each chart as SVG and PNG.")
+def report(folders: tuple[Path, ...], file: Path | None, figures: Path | None) -> None:
+    """Write the report of the sweep in FOLDER; of several sweeps one page, ./report.html."""
+    from segbench.paths import atomic_write
+    from segbench.report.page.build import build_page, write_figures
+    from segbench.report.results import read_results
+
+    sweeps = [read_results(open_sweep(folder)[0]) for folder in folders]
+    target = file or (sweeps[0].paths.report if len(sweeps) == 1 else Path("report.html"))
+    atomic_write(target, build_page(sweeps))
+    out.print(f"report       {target}", highlight=False, soft_wrap=True)
+    if figures is not None:
+        count = sum(write_figures(results, figures / results.spec.name) for results in sweeps)
+        out.print(f"figures      {count} charts in {figures}", highlight=False, soft_wrap=True)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def status(folder: Path) -> None:
+    """Print what has run, runs and is left of the sweep in FOLDER; also while it runs."""
+    from segbench.report.status import status_table
+
+    paths, loaded = open_sweep(folder)
+    out.print(status_table(paths, loaded.spec, loaded.space))

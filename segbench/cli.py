@@ -112,7 +112,7 @@ def _run_sweep(
         Sweep(loaded, paths, execute, [observer]).run()
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
     for sentence in conclude(read_results(paths)):
-        out.print(sentence, markup=False, highlight=False)
+        out.print(sentence, markup=False, highlight=False, soft_wrap=True)
     out.print(f"report       {paths.report}", highlight=False, soft_wrap=True)
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
     if spec.mlflow.enabled:

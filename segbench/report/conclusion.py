@@ -85,7 +85,10 @@ def _how_sure(winner: Finalist, others: Sequence[Finalist], results: Results) ->
     if interval is None:
         return "How sure that is cannot be said: there are no results on eight or more test images."
     bounds = f"{_number(interval.low)} to {_number(interval.high)}"
-    text = f"With {confidence.num_images} test images its test mIoU lies within {bounds} (95 %), and it"
+    text = f"With {confidence.num_images} test images its test mIoU lies within {bounds} (95 %)"
+    if not others:
+        return f"{text}."
+    text += ", and it"
     tied = [row.name for row in others if row.name in confidence.tied_with(winner.name)]
     if not tied:
         return f"{text} can be told from every other row."

@@ -64,7 +64,9 @@ def test_a_dead_worker_counts_only_where_it_always_dies() -> None:
     deaths = [attempt(Cause.WORKER, epoch) for epoch in (0, 1, 2, 3)]
     assert respond(record(*deaths, epochs=4), failure, 0) == Retry()
     twice = [attempt(Cause.WORKER, 2), attempt(Cause.WORKER, 2)]
-    assert respond(record(*twice, epochs=2), failure, 0) == GiveUp("worker died: its process ended (3 times after epoch 2)")
+    assert respond(record(*twice, epochs=2), failure, 0) == GiveUp(
+        "worker died: its process ended (3 times after epoch 2)"
+    )
 
 
 @pytest.mark.parametrize(("batch_size", "parts", "then"), [(8, 1, 2), (8, 4, 8), (6, 2, 6), (12, 2, 4), (9, 1, 3)])

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from segbench.training.metrics import NUM_LABELS
 
+_PART = 1 << 18
+"""Pixels counted at a time on a CPU: one image of 512x512, half a megabyte of codes."""
+
 
 def predict_classes(logits: Tensor) -> Tensor:
     """Return the class of the largest logit, uint8 (N, H, W), from logits (N, K, H, W), K <= 255."""
@@ -20,16 +23,25 @@ def count_pixels(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor
         labels: Cityscapes label ids 0..33, and 34 for the licence plate; uint8, same shape and device.
         num_classes: K.
 
-    The counts stay on the device. On CPU the small integer type makes counting fast; on an accelerator
-    ``bincount`` would wait for the device to learn its own output size, ``scatter_add_`` does not.
+    The counts stay on the device. On CPU the small integer type makes counting fast, and so do parts of the batch that
+    stay in the cache; on an accelerator ``bincount`` would wait for the device to learn its own output size,
+    ``scatter_add_`` does not.
     """
-    codes = (labels.to(torch.int16) * num_classes + prediction).flatten()
     size = NUM_LABELS * num_classes
-    if codes.device.type == "cpu":
-        counts = torch.bincount(codes, minlength=size)
-        if counts.numel() > size:
-            raise ValueError(f"labels or predictions out of range (label ids 0..34, classes 0..{num_classes - 1})")
+    if labels.device.type == "cpu":
+        counts = torch.zeros(size, dtype=torch.int64)
+        for part, part_labels in zip(prediction.flatten().split(_PART), labels.flatten().split(_PART), strict=True):
+            counted = torch.bincount(_codes(part, part_labels, num_classes), minlength=size)
+            if counted.numel() > size:
+                raise ValueError(f"labels or predictions out of range (label ids 0..34, classes 0..{num_classes - 1})")
+            counts += counted
     else:
+        codes = _codes(prediction, labels, num_classes).flatten().long()
         counts = torch.zeros(size, dtype=torch.int64, device=codes.device)
-        counts.scatter_add_(0, codes.long(), torch.ones_like(codes, dtype=torch.int64))
+        counts.scatter_add_(0, codes, torch.ones_like(codes))
     return counts.view(NUM_LABELS, num_classes)
+
+
+def _codes(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return one number per pixel, int16, for its place in the flattened counts."""
+    return labels.to(torch.int16).mul_(num_classes).add_(prediction)

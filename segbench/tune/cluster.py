@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segbench.errors import UserError
@@ -34,6 +35,8 @@ _PATIENCE_S = 300.0
 """Machines that `ray up` sets up have joined after so long, or never do."""
 _SIGHT_S = 15.0
 """A network file system shows a new file to others after so long."""
+_GONE = (TaskUnschedulableError, NodeDiedError, WorkerCrashedError, LocalRayletDiedError)
+"""What Ray says of a task whose node has died."""
 
 Node = Mapping[str, float]
 """What one machine has: resource -> amount."""
@@ -88,9 +91,14 @@ def connect(
 
 
 def own_paths() -> list[str]:
-    """Return where this process finds the user's modules: its import path without the Python installation."""
+    """Return where this process finds the user's modules: its import path without what is installed.
+
+    Installed packages stay behind the standard library, as in this process: a PYTHONPATH would put them before it, and
+    one that shadows a standard module (the old `typing`, say) would end Ray's own processes.
+    """
     installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
-    return [path or os.getcwd() for path in sys.path if not path.startswith(installed)]
+    paths = [Path(path or os.getcwd()) for path in sys.path if not path.startswith(installed)]
+    return [str(path) for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]
 
 
 def trial_nodes() -> list[Node]:
@@ -145,7 +153,13 @@ def check_storage(folder: Path) -> None:
             )
             for node_id in others
         }
-        blind = [others[node_id] for node_id, answer in answers.items() if not ray.get(answer)]
+        blind = []
+        for node_id, answer in answers.items():
+            try:
+                if not ray.get(answer):
+                    blind.append(others[node_id])
+            except _GONE:  # since we asked which nodes there are: its trials run elsewhere
+                del others[node_id]
         deadline = time.monotonic() + _SIGHT_S
         while mute := [others[node_id] for node_id in others if not (meeting / node_id).exists()]:
             if blind or time.monotonic() > deadline:

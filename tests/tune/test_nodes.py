@@ -1,10 +1,13 @@
 """What fits on several nodes."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from segbench.errors import UserError
 from segbench.spec.schema import Budget, Resources
-from segbench.tune.cluster import check_resources, max_concurrent
+from segbench.tune.cluster import check_resources, max_concurrent, own_paths
 
 SMALL, LARGE = {"CPU": 3.0}, {"CPU": 8.0, "GPU": 2.0}
 
@@ -29,3 +32,13 @@ def test_a_trial_must_fit_on_one_node() -> None:
     check_resources([SMALL, LARGE], Resources(cpu=8))
     with pytest.raises(UserError, match=r"resources\.cpu=9, but there are 8 CPUs on a node"):
         check_resources([SMALL, LARGE], Resources(cpu=9))
+
+
+def test_installed_packages_are_not_put_before_the_standard_library_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "site-packages"  # as a .pth file adds it
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path), str(shared)])
+    paths = own_paths()
+    assert str(tmp_path) in paths
+    assert str(shared) not in paths

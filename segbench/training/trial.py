@@ -7,7 +7,6 @@ at most one epoch that was recorded, with the same numbers.
 """
 
 import errno
-import gc
 import importlib
 import logging
 import os
@@ -26,6 +25,7 @@ from segbench.errors import CheckpointError, TrialError, UserError
 from segbench.paths import is_disk_full
 from segbench.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
 from segbench.training import checkpoint
+from segbench.training.memory import keep_freed_memory
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ def run_trial(job: TrialJob) -> Generator[EpochReport]:
     """
     function = load_function(job.train)
     _set_threads(job.num_threads)
+    keep_freed_memory()
     folder = Path(job.folder)
     last = folder / "last"
     kept = load_newest(last)
@@ -140,14 +141,6 @@ def load_newest(last: Path) -> dict[str, Any]:
             except CheckpointError as error:
                 _log.warning("%s; going on from the one before", error)
     return max(found, key=lambda kept: int(kept["epoch"]), default={})
-
-
-def free_memory() -> None:
-    """Give back what a failed step held, on the device too."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _config(job: TrialJob) -> TrialConfig | Mapping[str, Any]:

@@ -11,7 +11,8 @@ from ray.tune import Trainable
 
 from segbench.failures import classify
 from segbench.records import EpochReport
-from segbench.training.trial import TrialJob, free_memory, run_trial
+from segbench.training.memory import free_memory
+from segbench.training.trial import TrialJob, run_trial
 
 JOB = "job"
 REPORT = "report"

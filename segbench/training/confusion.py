@@ -30,7 +30,8 @@ def count_pixels(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor
     size = NUM_LABELS * num_classes
     if labels.device.type == "cpu":
         counts = torch.zeros(size, dtype=torch.int64)
-        for part, part_labels in zip(prediction.flatten().split(_PART), labels.flatten().split(_PART), strict=True):
+        parts = (torch.split(tensor.flatten(), _PART) for tensor in (prediction, labels))
+        for part, part_labels in zip(*parts, strict=True):
             counted = torch.bincount(_codes(part, part_labels, num_classes), minlength=size)
             if counted.numel() > size:
                 raise ValueError(f"labels or predictions out of range (label ids 0..34, classes 0..{num_classes - 1})")

@@ -69,7 +69,7 @@ def connect(
         os.environ.update({**_LOCAL, **paths, _PRELOAD: ",".join(preload)})
     try:
         ray.init(
-            address=address,
+            address=address or "local",  # else Ray joins whatever cluster ran last on this machine
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,

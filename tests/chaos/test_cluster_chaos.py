@@ -64,7 +64,7 @@ def test_kills_of_driver_workers_and_nodes(cluster: Cluster, tmp_path: Path) -> 
     print(f"SEGBENCH_CHAOS_SEED={SEED}")
     draw = random.Random(SEED)
     file = tmp_path / "logged.yaml"
-    text = SYNTHETIC.format(function="logged", trials=60, retrain="retrain: {top_k: 1, seeds: 2}")
+    text = SYNTHETIC.format(function="logged", trials=100, retrain="retrain: {top_k: 1, seeds: 2}")
     text = text.replace("max_concurrent: 1", "max_concurrent: 4").replace("enabled: false", "enabled: true")
     file.write_text(text)
     folder = tmp_path / "sweep"

@@ -12,7 +12,8 @@ from segbench.training.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-torch.ones(16_000_000)  # 64 MB, more than glibc ever keeps by itself
+for _ in range(10):  # 64 MB each, more than glibc ever keeps by itself; aligned blocks need some rounds to find a place
+    torch.ones(16_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     torch.ones(16_000_000)

@@ -1,11 +1,15 @@
-"""What a report costs the driver when a sweep has 100, 1,000 or 5,000 trials.
+"""What a report and a proposal cost the driver when a sweep has 100, 1,000 or 5,000 trials.
 
     python benchmarks/driver_scaling.py
 
 Trials are simulated, no process is started; what decides and what writes is real. Ours: search policy, queue, ledger,
-Optuna study and progress. Stock: ``OptunaSearch`` and ``ASHAScheduler`` as Ray Tune calls them. Up to 9 reports a
-trial, ASHA stops most at a rung; the figures are those of the last 50 trials before each size. Bytes are what a report
-writes: stock writes nothing but its snapshots, which hold all trials (11.8 KB each when measured) at most every 10 s.
+Optuna study and progress. Stock: ``OptunaSearch`` and ``ASHAScheduler`` as Ray Tune calls them, with the same sampler.
+Up to 9 reports a trial, ASHA stops most at a rung; the figures are those of the last 50 trials before each size.
+
+*Report*
+is what comes with every epoch of every running trial; *trial* is what comes once: the proposal, which is the sampler's
+arithmetic over the trials that it looks at, and the end. Bytes: stock writes nothing but its snapshots, which hold all
+trials (11.8 KB each when measured) at most every 10 s.
 """
 
 import io
@@ -17,15 +21,17 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import measure
 
 MAX_EPOCHS, GRACE, FACTOR = 9, 1, 3
 LAST = 50
 SNAPSHOT_KB = 11.8
+T = TypeVar("T")
 
 SWEEP = """
 name: scaling
@@ -48,8 +54,37 @@ def score(config: Mapping[str, Any], epoch: int) -> float:
     return ceiling * (1 - math.exp(-0.5 * epoch)) + noise
 
 
-def ours(sizes: list[int]) -> dict[int, tuple[list[float], float]]:
-    """Return, by size, CPU ms a report of each of the last trials, and bytes a report."""
+@dataclass(frozen=True)
+class Costs:
+    """Of the last trials before a size: CPU ms in groups, and bytes, by what is done."""
+
+    milliseconds: dict[str, list[float]]
+    bytes_written: dict[str, float]
+
+
+class Meter:
+    """Adds up processor seconds and bytes by what is done.
+
+    Args:
+        size: gives the bytes written so far.
+    """
+
+    def __init__(self, size: Callable[[], int] = lambda: 0) -> None:
+        self._size = size
+        self.seconds = {"report": 0.0, "trial": 0.0}
+        self.written = {"report": 0, "trial": 0}
+
+    def run(self, what: str, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns."""
+        before, started = self._size(), time.process_time()
+        result = work()
+        self.seconds[what] += time.process_time() - started
+        self.written[what] += self._size() - before
+        return result
+
+
+def ours(sizes: list[int]) -> dict[int, Costs]:
+    """Return the costs by size."""
     from rich.console import Console
 
     from segbench.ledger import Ledger
@@ -72,32 +107,32 @@ def ours(sizes: list[int]) -> dict[int, tuple[list[float], float]]:
         policy = SearchPolicy(loaded.spec, loaded.space, study)
         queue = LedgerQueue(ledger, policy, "score", "maximize", progress)
 
-        def run_one() -> int:
-            assignment = queue.next()
+        def run_one(meter: Meter) -> int:
+            assignment = meter.run("trial", queue.next)
             assert assignment is not None
             for epoch in range(1, MAX_EPOCHS + 1):
                 metrics = {"score": score(assignment.config, epoch), **{f"val/iou/{i}": 0.5 for i in range(8)}}
                 report = EpochReport(epoch=epoch, metrics=metrics, confusion=((9,) * 8,) * 8, seconds=1.0)
-                if queue.report(assignment.number, report) is Decision.STOP:
+                decision = meter.run("report", lambda report=report: queue.report(assignment.number, report))
+                if decision is Decision.STOP:
                     break
-            queue.end(assignment.number)
+            meter.run("trial", lambda: queue.end(assignment.number))
             return epoch
 
         done = 0
         for size in sizes:
             while done < size - LAST:
-                run_one()
+                run_one(Meter())
                 done += 1
-            before = (folder / "ledger.jsonl").stat().st_size + study.stat().st_size
-            costs, reports = cost_of_last(run_one)
+            found[size] = costs_of_last(
+                run_one, lambda: (folder / "ledger.jsonl").stat().st_size + study.stat().st_size
+            )
             done += LAST
-            written = (folder / "ledger.jsonl").stat().st_size + study.stat().st_size - before
-            found[size] = costs, written / reports
         ledger.close()
     return found
 
 
-def stock(sizes: list[int]) -> dict[int, tuple[list[float], float]]:
+def stock(sizes: list[int]) -> dict[int, Costs]:
     """Return the same of Ray Tune's own searcher and scheduler, filled without suggestions up to each size."""
     import optuna
     from ray import tune
@@ -119,27 +154,40 @@ def stock(sizes: list[int]) -> dict[int, tuple[list[float], float]]:
         searcher = OptunaSearch(space=space, metric="score", mode="max", sampler=sampler)
         scheduler = ASHAScheduler("training_iteration", "score", "max", MAX_EPOCHS, GRACE, FACTOR)
 
-        def run_one(
-            number: int, searcher: Any = searcher, scheduler: Any = scheduler, config: Any = None, known: Any = None
-        ) -> int:
-            trial = SimpleNamespace(trial_id=f"{number:05d}", config=config)
-            fill = config is not None
-            config = config or searcher.suggest(trial.trial_id)
-            scheduler.on_trial_add(None, trial)
-            for epoch in range(1, MAX_EPOCHS + 1):
-                result = {"score": score(config, epoch), "training_iteration": epoch, "trial_id": trial.trial_id}
-                if scheduler.on_trial_result(None, trial, result) == "STOP":
-                    break
-                if not fill:
-                    searcher.on_trial_result(trial.trial_id, result)
+        def report(trial: Any, result: Any, fill: bool, searcher: Any = searcher, scheduler: Any = scheduler) -> bool:
+            if scheduler.on_trial_result(None, trial, result) == "STOP":
+                return False
+            if not fill:
+                searcher.on_trial_result(trial.trial_id, result)
+            return True
+
+        def end(trial: Any, result: Any, fill: Any, searcher: Any = searcher, scheduler: Any = scheduler) -> None:
             scheduler.on_trial_complete(None, trial, result)
             if fill:
-                kept = dict(config)
                 searcher._ot_study.add_trial(
-                    optuna.trial.create_trial(params=kept, distributions=known, value=result["score"])
+                    optuna.trial.create_trial(params=dict(trial.config), distributions=fill, value=result["score"])
                 )
             else:
                 searcher.on_trial_complete(trial.trial_id, result)
+
+        def run_one(
+            number: int,
+            meter: Meter,
+            config: Any = None,
+            known: Any = None,
+            searcher: Any = searcher,
+            scheduler: Any = scheduler,
+            report: Any = report,
+            end: Any = end,
+        ) -> int:
+            trial = SimpleNamespace(trial_id=f"{number:05d}", config=config)
+            config = config or meter.run("trial", lambda: searcher.suggest(trial.trial_id))
+            scheduler.on_trial_add(None, trial)
+            for epoch in range(1, MAX_EPOCHS + 1):
+                result = {"score": score(config, epoch), "training_iteration": epoch, "trial_id": trial.trial_id}
+                if not meter.run("report", lambda result=result: report(trial, result, bool(known))):
+                    break
+            meter.run("trial", lambda: end(trial, result, known))
             return epoch
 
         first = searcher.suggest("first")
@@ -151,25 +199,28 @@ def stock(sizes: list[int]) -> dict[int, tuple[list[float], float]]:
             schedule = draw.choice(["constant", "poly", "cosine"])
             run_one(
                 number,
+                Meter(),
                 config={"lr": lr, "width": width, "dropout": draw.uniform(0, 0.5), "schedule": schedule},
                 known=distributions,
             )
         numbers = iter(range(size, size + LAST))
-        costs, _ = cost_of_last(lambda numbers=numbers, run_one=run_one: run_one(next(numbers)))
-        found[size] = costs, SNAPSHOT_KB * 1e3 * size / 10  # a report a second
+        costs = costs_of_last(lambda meter, numbers=numbers, run_one=run_one: run_one(next(numbers), meter))
+        found[size] = replace(costs, bytes_written={"report": SNAPSHOT_KB * 1e3 * size / 10})  # a report a second
     return found
 
 
-def cost_of_last(run_one: Callable[[], int]) -> tuple[list[float], int]:
-    """Return CPU ms a report in five groups of trials, and the number of reports."""
-    costs, total = [], 0
+def costs_of_last(run_one: Callable[[Meter], int], size: Callable[[], int] = lambda: 0) -> Costs:
+    """Run the last trials in five groups."""
+    milliseconds: dict[str, list[float]] = {"report": [], "trial": []}
+    written, counts = {"report": 0, "trial": 0}, {"report": 0, "trial": LAST}
     for _ in range(5):
-        started, reports = time.process_time(), 0
-        for _ in range(LAST // 5):
-            reports += run_one()
-        costs.append((time.process_time() - started) * 1e3 / reports)
-        total += reports
-    return costs, total
+        meter, trials = Meter(size), LAST // 5
+        reports = sum(run_one(meter) for _ in range(trials))
+        counts["report"] += reports
+        for what, number in (("report", reports), ("trial", trials)):
+            milliseconds[what].append(meter.seconds[what] * 1e3 / number)
+            written[what] += meter.written[what]
+    return Costs(milliseconds, {what: total / counts[what] for what, total in written.items()})
 
 
 def main() -> None:
@@ -185,12 +236,17 @@ def main() -> None:
         if not bench.wants(name):
             continue
         found = variant(sizes)
-        extra = {f"{size} trials": {"bytes a report": f"{found[size][1]:.0f}"} for size in sizes}
-        values = {f"{size} trials": found[size][0] for size in sizes}
-        bench.add(name, values, "CPU ms a report", reference=f"{sizes[0]} trials", extra=extra)
+        first = f"{sizes[0]} trials"
+        for what in ("report", "trial"):
+            values = {f"{size} trials": costs.milliseconds[what] for size, costs in found.items()}
+            written = {size: costs.bytes_written.get(what) for size, costs in found.items()}
+            extra = {
+                f"{size} trials": {"bytes": f"{value:.0f}"} for size, value in written.items() if value is not None
+            }
+            bench.add(f"{name}: {what}", values, "CPU ms", reference=first, extra=extra)
         if name == "ours":
             for size in sizes[1:]:
-                bench.target(name, f"{size} trials", f"{sizes[0]} trials", at_most=1.3)
+                bench.target(f"{name}: report", f"{size} trials", first, at_most=1.3)
     bench.note(
         "Stock's bytes: its snapshot of all trials at most every 10 s, at a report a second; from its size a trial."
     )

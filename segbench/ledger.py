@@ -29,10 +29,47 @@ def read_ledger(path: Path) -> list[TrialRecord]:
     Raises:
         StateError: a line that is not the last is damaged.
     """
-    records: dict[int, TrialRecord] = {}
-    for event in _read_events(path):
-        records[event["number"]] = _apply(records.get(event["number"]), event)
-    return [records[number] for number in sorted(records)]
+    reader = LedgerReader(path)
+    reader.look()
+    return reader.records
+
+
+class LedgerReader:
+    """Follows a ledger that others append to: looking again costs what is new, not what is there.
+
+    Args:
+        path: the ledger file; it may come later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._num_lines = 0
+        self._records: dict[int, TrialRecord] = {}
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All trials as of the last look, by number."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def look(self) -> set[int]:
+        """Read what is new and return the numbers of the trials that it speaks of.
+
+        Raises:
+            StateError: a line that is not the last is damaged.
+        """
+        if not self._path.exists():
+            return set()
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]  # what follows the last newline is torn, or not there yet
+        events = _parse(self._path, whole, self._num_lines)
+        for event in events:
+            self._records[event["number"]] = _apply(self._records.get(event["number"]), event)
+        self._offset += len(whole)
+        self._num_lines += len(events)
+        return {event["number"] for event in events}
 
 
 class Ledger:
@@ -135,12 +172,9 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
     return replace(record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"])
 
 
-def _read_events(path: Path) -> list[Event]:
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
+def _parse(path: Path, lines: bytes, num_before: int) -> list[Event]:
     events = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or empty
+    for number, line in enumerate(lines.split(b"\n")[:-1], start=num_before + 1):
         try:
             events.append(json.loads(line))
         except ValueError as error:

@@ -71,6 +71,8 @@ def respond(record: TrialRecord, failure: Failure, max_failures: int) -> Retry |
                 f"{record.assignment.name} could not write its checkpoint ({failure.message}); "
                 "free some space, then the same command continues"
             )
+        case Cause.DRAIN:
+            return Retry()
         case Cause.MEMORY if "accumulation_steps" in record.assignment.config:
             return _smaller_parts(record.assignment.config)
         case Cause.WORKER:

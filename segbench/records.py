@@ -147,6 +147,8 @@ class Cause(StrEnum):
     """The device's or the host's memory did not suffice."""
     WORKER = "worker died"
     """The process or its node went away."""
+    DRAIN = "drained"
+    """The node was given notice that it goes away; the trial's last epoch is kept."""
     DISK = "disk full"
     """A checkpoint could not be written."""
 

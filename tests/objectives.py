@@ -4,10 +4,12 @@ import errno
 import math
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from segbench.records import EpochResult, TrainContext
 from segbench.seeding import derive_seed
@@ -120,3 +122,46 @@ def logged(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochRe
     for result in stumbling({**config, "accident": "none at all"}, context):
         time.sleep(0.4)
         yield result
+
+
+def trail(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
+    """``curve`` at ``config["epoch_s"]`` an epoch; leaves a line when it begins and when an epoch ends, see Step."""
+    assert context.output is not None
+    path = Path(context.output) / "trail"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = f"{socket.gethostname()} {node_id()}"
+
+    def leave(epoch: int) -> None:
+        with path.open("a") as file:
+            file.write(f"{time.time():.2f} {place} {epoch}\n")
+
+    leave(context.epoch)
+    results = curve(config, context)
+    while True:
+        time.sleep(config.get("epoch_s", 0.4))
+        result = next(results, None)
+        if result is None:
+            return
+        leave(int(result.state()["epochs"]) if result.state else 0)
+        yield result
+
+
+def node_id() -> str:
+    """Return Ray's id of the node that this process runs on."""
+    ray = sys.modules.get("ray")
+    return str(ray.get_runtime_context().get_node_id()) if ray is not None and ray.is_initialized() else "none"
+
+
+class Step(NamedTuple):
+    """A line of a trail: when, where, after how many epochs."""
+
+    at: float
+    host: str
+    node: str
+    epoch: int
+
+
+def read_trail(folder: Path) -> list[Step]:
+    """Return what ``trail`` has left in a trial's folder."""
+    lines = [line.split() for line in (folder / "trail").read_text().splitlines()]
+    return [Step(float(at), host, node, int(epoch)) for at, host, node, epoch in lines]

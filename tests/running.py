@@ -78,6 +78,11 @@ def decision(record: TrialRecord) -> tuple[Any, ...]:
     return (a.number, a.name, dict(a.params), dict(a.config), a.seed, record.state, record.reason, scores)
 
 
+def outcome(paths: SweepPaths) -> list[tuple[Any, ...]]:
+    """Return scores and states without an accident's traces."""
+    return [(decided[0], *decided[5:]) for decided in decisions(paths)]
+
+
 def optuna_states(paths: SweepPaths) -> list[str]:
     """Return each trial's state as optuna-dashboard would read it from the folder."""
     storage = JournalStorage(JournalFileBackend(str(paths.study)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import SYNTHETIC, decisions, local, on_ray, run, synthetic
+from running import SYNTHETIC, decisions, local, on_ray, outcome, run, synthetic
 
 from segbench.errors import NonFiniteError, SegbenchError, TrialError
 from segbench.failures import GiveUp, Retry, StopSweep, classify, respond
@@ -100,11 +100,6 @@ def stumbling(folder: Path, kind: str, *overrides: str) -> LoadedSpec:
     text = text.replace("parameters:\n", f"parameters:\n  accident: {kind}\n", 1)
     path.write_text(text)
     return load_spec(path, overrides)
-
-
-def outcome(paths: SweepPaths) -> list[tuple[object, ...]]:
-    """Return scores and states without the accident's traces."""
-    return [(decided[0], *decided[5:]) for decided in decisions(paths)]
 
 
 @pytest.mark.ray

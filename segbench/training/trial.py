@@ -75,11 +75,11 @@ def load_function(name: str) -> TrainFunction:
     return cast(TrainFunction, function)
 
 
-def run_trial(job: TrialJob) -> Generator[EpochReport]:
+def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
     """Train ``job`` from its last checkpoint, if there is one, and yield after each epoch.
 
-    Closing the generator stops the trial at that epoch. When it ends by itself, its ``last/`` checkpoint is
-    removed.
+    Closing the generator stops the trial at that epoch. Sending it ``"leave"`` ends it too, once all that continues
+    the trial after that epoch is written. When it ends by itself, its ``last/`` checkpoint is removed.
 
     Raises:
         Exception: whatever the training function raises.
@@ -102,7 +102,8 @@ def run_trial(job: TrialJob) -> Generator[EpochReport]:
             if writing is not None:
                 writing.result()
             seconds = time.perf_counter() - started
-            yield EpochReport(epoch=epoch, metrics=_plain(result.metrics), confusion=result.confusion, seconds=seconds)
+            metrics = _plain(result.metrics)
+            wish = yield EpochReport(epoch=epoch, metrics=metrics, confusion=result.confusion, seconds=seconds)
             started = time.perf_counter()
             if job.keep_best and result.save_model is not None:
                 score = _score(job, result)
@@ -115,6 +116,10 @@ def run_trial(job: TrialJob) -> Generator[EpochReport]:
                 state = {"epoch": epoch, "best_score": best_score, "state": result.state()}
                 # the folder before stays, should this one be damaged
                 writing = background.submit(_write, checkpoint.snapshot(state), last / str(epoch % 2))
+            if wish == "leave":
+                if writing is not None:
+                    writing.result()
+                return
         if writing is not None:
             writing.result()
     shutil.rmtree(last, ignore_errors=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -14,7 +16,7 @@ from ray.tune.search import Searcher
 
 from segbench.records import Assignment, Cause, Decision, Failure, TrialQueue
 from segbench.training.trial import TrialJob
-from segbench.tune.trainable import FAILURE, JOB, REPORT
+from segbench.tune.trainable import FAILURE, JOB, REPORT, NodeDrainedError
 
 MakeJob = Callable[[Assignment], TrialJob]
 
@@ -123,7 +125,7 @@ class QueueScheduler(FIFOScheduler):
         """Record the end of a run whose process died, unless we killed it ourselves."""
         if trial.trial_id in self._hanging:
             return
-        self._feed.queue.end(number_of(trial), Failure(Cause.WORKER, describe_death(read_death(trial))))
+        self._feed.queue.end(number_of(trial), explain_death(read_death(trial)))
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Nothing: a trial that never ran stays unfinished in the ledger and is run by the next start."""
@@ -175,12 +177,23 @@ class Watchdog(Callback):
         return {}
 
 
-def read_death(trial: Trial) -> str:
-    """Return Ray's text about a process that is gone; from Tune's local file, the one in storage is not there yet."""
+def read_death(trial: Trial) -> Exception | None:
+    """Return Ray's error of a process that is gone; from Tune's local file, the one in storage is not there yet."""
     try:
-        return Path(trial.error_file).read_text(encoding="utf-8")
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
     except (OSError, TypeError):
-        return ""
+        return None
+    return error
+
+
+def explain_death(error: Exception | None) -> Failure:
+    """Return the failure that Ray's error of a process that is gone means."""
+    text = "" if error is None else str(error)
+    if isinstance(error, RayTaskError) and NodeDrainedError.__name__ in text:
+        return Failure(Cause.DRAIN, f"its node {text.strip().rpartition(' ')[2]} was drained")
+    if isinstance(error, RayActorError) and error.preempted:
+        return Failure(Cause.DRAIN, describe_death(text))
+    return Failure(Cause.WORKER, describe_death(text))
 
 
 def describe_death(text: str) -> str:

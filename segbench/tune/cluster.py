@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ruamel.yaml import YAML
 
 from segbench.errors import UserError
 from segbench.spec.schema import Budget, Resources
@@ -31,6 +32,8 @@ _LOCAL = {
 _PRELOAD = "RAY_preload_python_modules"
 
 _log = logging.getLogger(__name__)
+_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster file on the head."""
 _PATIENCE_S = 300.0
 """Machines that `ray up` sets up have joined after so long, or never do."""
 _SIGHT_S = 15.0
@@ -60,7 +63,7 @@ def connect(
         preload: modules that the worker processes of a Ray on this machine import while the rest of it starts.
 
     Raises:
-        UserError: no cluster answers at ``address``, or no trial fits on any of its nodes.
+        UserError: no cluster answers at ``address``, or no trial fits on any node that it has or can get.
     """
     os.environ.update(_ENVIRONMENT)
     paths = {"PYTHONPATH": os.pathsep.join(own_paths())}
@@ -83,8 +86,9 @@ def connect(
         ) from error
     try:
         _wait_for_nodes(min_nodes)
-        if not can_grow:
-            check_resources(trial_nodes(), resources)
+        possible = [*trial_nodes(), *(growable_nodes() if can_grow else ())]
+        if possible or not can_grow:
+            check_resources(possible, resources)
         yield
     finally:
         ray.shutdown()
@@ -105,6 +109,19 @@ def trial_nodes() -> list[Node]:
     """Return what each living node has for trials; the head of a cluster has no cores for them."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [node for node in found if node.get("CPU", 0) > 0]
+
+
+def growable_nodes() -> list[Node]:
+    """Return what each type of node that the autoscaler may start has; nothing where only the autoscaler knows."""
+    config = ray._private.state.state.get_cluster_config()  # of the newer autoscaler, as with KubeRay
+    if config is not None and config.node_group_configs:
+        return [dict(group.resources) for group in config.node_group_configs if group.max_count]
+    if not _BOOTSTRAP.expanduser().is_file():
+        return []
+    tree = YAML(typ="safe").load(_BOOTSTRAP.expanduser())
+    types = dict(tree.get("available_node_types", {}))
+    types.pop(tree.get("head_node_type"), None)
+    return [kind.get("resources", {}) for kind in types.values() if kind.get("max_workers", 1)]
 
 
 def check_resources(nodes: Sequence[Node], resources: Resources) -> None:

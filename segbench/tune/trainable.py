@@ -4,9 +4,12 @@ Tune's class interface is used, not its function interface: a stop simply closes
 training thread that has to die within a time limit before the process can be used again.
 """
 
+import contextlib
+import time
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Literal
 
+import ray
 from ray.tune import Trainable
 
 from segbench.failures import classify
@@ -18,6 +21,12 @@ JOB = "job"
 REPORT = "report"
 FAILURE = "failure"
 DONE = "done"
+_LOOK_S = 1.0
+"""Ask this seldom whether the node drains."""
+
+
+class NodeDrainedError(Exception):
+    """The trial has left its node, which goes away; raised, so that Tune does not use this process again."""
 
 
 class TrialActor(Trainable):
@@ -37,13 +46,22 @@ class TrialActor(Trainable):
         """Train one epoch.
 
         An exception of the training function becomes part of the result, so the process survives it.
+
+        Raises:
+            NodeDrainedError: the node goes away; what continues the trial elsewhere is written.
         """
         try:
+            if self._is_unfinished() and self._is_drained():
+                self._leave()
+                raise NodeDrainedError(ray.util.get_node_ip_address())
             report = next(self._reports, None)
+        except NodeDrainedError:
+            raise
         except Exception as error:
             failure = classify(error)
             free_memory()  # the traceback held the tensors of the failed step
             return {FAILURE: failure, DONE: True}
+        self._last = report
         return {DONE: True} if report is None else {REPORT: report}
 
     def cleanup(self) -> None:
@@ -51,5 +69,23 @@ class TrialActor(Trainable):
         self._reports.close()
 
     def _take(self, config: dict[str, Any]) -> None:
-        job: TrialJob = config[JOB]
-        self._reports: Generator[EpochReport] = run_trial(job)
+        self._job: TrialJob = config[JOB]
+        self._reports: Generator[EpochReport, Literal["leave"] | None] = run_trial(self._job)
+        self._last: EpochReport | None = None
+        self._looked = 0.0
+
+    def _is_unfinished(self) -> bool:
+        return self._last is None or self._last.epoch < self._job.assignment.max_epochs
+
+    def _is_drained(self) -> bool:
+        """Return whether this node was given notice (`ray drain-node`)."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return False
+        self._looked = time.monotonic()
+        return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
+
+    def _leave(self) -> None:
+        """Write what continues the trial after its last epoch; one that has not begun leaves as it came."""
+        if self._last is not None:
+            with contextlib.suppress(StopIteration):
+                self._reports.send("leave")

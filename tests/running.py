@@ -78,9 +78,9 @@ def decision(record: TrialRecord) -> tuple[Any, ...]:
     return (a.number, a.name, dict(a.params), dict(a.config), a.seed, record.state, record.reason, scores)
 
 
-def outcome(paths: SweepPaths) -> list[tuple[Any, ...]]:
+def outcome(paths: SweepPaths, stage: Stage = "search") -> list[tuple[Any, ...]]:
     """Return scores and states without an accident's traces."""
-    return [(decided[0], *decided[5:]) for decided in decisions(paths)]
+    return [(decided[0], *decided[5:]) for decided in decisions(paths, stage)]
 
 
 def optuna_states(paths: SweepPaths) -> list[str]:

@@ -70,6 +70,8 @@ class Checked:
             yield f"{self.file.path}: a sweep cannot live in a bucket yet: --set storage=FOLDER that all nodes mount"
         if "RAY_health_check" not in text and self.file.kind != "kubernetes":
             yield f"{self.file.path}: without RAY_health_check_* on the head a silent worker is noticed after 65 s"
+        if self.file.kind == "aws" and "spot" in text and "drain_on_notice" not in text:
+            yield f"{self.file.path}: without drain_on_notice.py the end of a spot instance costs an epoch"
         if self.loaded and self.loaded.spec.resources.gpu == 0 and any(kind.gpu for kind in self.file.workers):
             yield f"{self.loaded.path}: resources.gpu is 0, so trials would train on the cores of GPU machines"
 

@@ -32,6 +32,9 @@ class NodeDrainedError(Exception):
 class TrialActor(Trainable):
     """A worker process that runs one trial after another."""
 
+    _last: EpochReport | None
+    """Of this run of the trial."""
+
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial."""
         self._take(config)
@@ -71,7 +74,7 @@ class TrialActor(Trainable):
     def _take(self, config: dict[str, Any]) -> None:
         self._job: TrialJob = config[JOB]
         self._reports: Generator[EpochReport, Literal["leave"] | None] = run_trial(self._job)
-        self._last: EpochReport | None = None
+        self._last = None
         self._looked = 0.0
 
     def _is_unfinished(self) -> bool:

@@ -1,12 +1,16 @@
 """Isolated machines for tests, made by hosts.sh: a laptop, and a cluster's."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+from segbench.cluster.archive import list_code
 
 ROOT = Path(__file__).parents[2]
 TOOLS = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "nsenter": "util-linux"}
@@ -58,6 +62,26 @@ class Machines:
         print(f"({time.monotonic() - started:.0f} s)", flush=True)
         return printed
 
+    def laptop(self, command: str, is_checked: bool = True) -> str:
+        """Run a command in the laptop's checkout."""
+        return self.run("laptop", f"cd {ROOT} && {command}", is_checked)
+
+    def power(self, verb: Literal["kill", "crash", "cut", "heal", "start"], name: str) -> None:
+        """Do to a machine what hosts.sh describes."""
+        self._hosts(verb, name)
+
+    def bring_checkout(self) -> None:
+        """Give the laptop this checkout as a commit, with the cluster file changed for these machines."""
+        checkout = self.shared / "checkout"
+        for name in list_code(ROOT):
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, checkout / name)
+        change_five_lines(checkout / "cluster/local.yaml", self)
+        self.run("laptop", f"mv /shared/checkout/{{*,.gitignore}} {ROOT}/")
+        self.laptop(
+            "git init -q && git add -A && git -c user.name=x -c user.email=x commit -qm x && git rev-parse HEAD"
+        )
+
     def _hosts(self, *arguments: str, is_checked: bool = True) -> str:
         environment = {
             **os.environ,
@@ -83,3 +107,23 @@ class Machines:
                 print(line, end="", flush=True)
         assert not is_checked or process.returncode == 0, f"{' '.join(arguments)}: exit code {process.returncode}"
         return "".join(output)
+
+
+def change_five_lines(path: Path, machines: Machines) -> None:
+    """Do what the cluster file tells its user to do."""
+    head, *workers = (machines.address(name) for name in machines.names)
+    values = {
+        "head_ip": head,
+        "worker_ips": f"[{', '.join(workers)}]",
+        "ssh_user": "root",
+        "ssh_private_key": "~/.ssh/cluster_key",
+        "storage": "/shared/segbench",
+    }
+    before = path.read_text()
+    text = before
+    for number, (key, value) in enumerate(values.items(), 1):
+        text, count = re.subn(rf"^(  {key}: ).*?( *# \({number}\))", rf"\g<1>{value}\g<2>", text, flags=re.MULTILINE)
+        assert count == 1, f"{key} is not marked ({number})"
+    path.write_text(text)
+    changed = [pair for pair in zip(before.splitlines(), text.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(changed) <= 5

@@ -8,7 +8,7 @@ import pytest
 from segbench.cluster.check import check_cluster
 from segbench.errors import SpecError
 
-CLUSTERS = ("local.yaml", "gpu.yaml", "kuberay.yaml")
+CLUSTERS = ("local.yaml", "gpu.yaml", "gcp.yaml", "kuberay.yaml")
 ON_ALL_NODES = "data.root=/shared/cityscapes"
 IMAGE = (
     "ImageId: resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
@@ -342,6 +342,13 @@ def test_the_shipped_files_are_right(cluster: str, sweep: str | None, own_machin
     overrides = [ON_ALL_NODES] if sweep not in (None, "quickstart.yaml") else []
     checked = check_cluster(Path("cluster") / cluster, Path("sweeps") / sweep if sweep else None, overrides)
     assert checked.file.max_nodes >= 3
+
+
+def test_spot_instances_without_the_script_that_hears_the_notice_are_mentioned(own_machine: Path) -> None:
+    path = Path("cluster/gpu.yaml")
+    assert not [note for note in check_cluster(path).notes() if "drain_on_notice" in note]
+    path.write_text(re.sub(r".*drain_on_notice.*\n", "", path.read_text()))
+    assert [note for note in check_cluster(path).notes() if "drain_on_notice" in note]
 
 
 @pytest.mark.parametrize("mistake", CLUSTER_MISTAKES)

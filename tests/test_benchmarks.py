@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,24 @@ CASES = {"train_step": 2, "epoch": 2, "metric": 2, "pair": 1}
 
 @pytest.mark.parametrize("name", CASES)
 def test_quick_form_measures_ours_in_every_case(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--json", str(tmp_path / "out.json")]
+    rows = _quick_rows(name, tmp_path)
+    assert len({row["case"] for row in rows if row["variant"] == "ours" and row["value"]["median"] > 0}) == CASES[name]
+
+
+def test_the_simulated_cluster_measures_every_part_of_a_sweep(tmp_path: Path) -> None:
+    rows = _quick_rows("scale", tmp_path)
+    assert [row["unit"] for row in rows] == ["decisions/s"] * 5
+    assert all(row["value"]["median"] > 0 for row in rows)
+
+
+def _quick_rows(name: str, folder: Path) -> list[dict[str, Any]]:
+    command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--json", str(folder / "out.json")]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**_environment(), "TMPDIR": str(tmp_path)}
+        command, cwd=ROOT, capture_output=True, text=True, env={**_environment(), "TMPDIR": str(folder)}, check=False
     )
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert len({row["case"] for row in rows if row["variant"] == "ours" and row["value"]["median"] > 0}) == CASES[name]
+    rows: list[dict[str, Any]] = json.loads((folder / "out.json").read_text())["rows"]
+    return rows
 
 
 def _environment() -> dict[str, str]:

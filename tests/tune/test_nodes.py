@@ -7,7 +7,7 @@ import pytest
 
 from segbench.errors import UserError
 from segbench.spec.schema import Budget, Resources
-from segbench.tune.cluster import check_resources, max_concurrent, own_paths
+from segbench.tune.cluster import check_resources, growable_nodes, max_concurrent, own_paths
 
 SMALL, LARGE = {"CPU": 3.0}, {"CPU": 8.0, "GPU": 2.0}
 
@@ -42,3 +42,22 @@ def test_installed_packages_are_not_put_before_the_standard_library_of_workers(
     paths = own_paths()
     assert str(tmp_path) in paths
     assert str(shared) not in paths
+
+
+LEFT_BY_RAY_UP = """
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 96}, node_config: {}}
+  none: {resources: {CPU: 64}, node_config: {}, max_workers: 0}
+  gpu: {resources: {CPU: 4, GPU: 1}, node_config: {}, max_workers: 3}
+"""
+
+
+def test_what_may_come_is_what_the_cluster_file_on_the_head_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: None)
+    assert growable_nodes() == []
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(LEFT_BY_RAY_UP)
+    assert growable_nodes() == [{"CPU": 4, "GPU": 1}]

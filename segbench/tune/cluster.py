@@ -86,9 +86,9 @@ def connect(
         ) from error
     try:
         _wait_for_nodes(min_nodes)
-        possible = [*trial_nodes(), *(growable_nodes() if can_grow else ())]
-        if possible or not can_grow:
-            check_resources(possible, resources)
+        coming = growable_nodes() if can_grow else []
+        if coming is not None:
+            check_resources([*trial_nodes(), *coming], resources)
         yield
     finally:
         ray.shutdown()
@@ -111,13 +111,13 @@ def trial_nodes() -> list[Node]:
     return [node for node in found if node.get("CPU", 0) > 0]
 
 
-def growable_nodes() -> list[Node]:
-    """Return what each type of node that the autoscaler may start has; nothing where only the autoscaler knows."""
+def growable_nodes() -> list[Node] | None:
+    """Return what each type of node that the autoscaler may start has; None where only the autoscaler knows."""
     config = ray._private.state.state.get_cluster_config()  # of the newer autoscaler, as with KubeRay
     if config is not None and config.node_group_configs:
         return [dict(group.resources) for group in config.node_group_configs if group.max_count]
     if not _BOOTSTRAP.expanduser().is_file():
-        return []
+        return None
     tree = YAML(typ="safe").load(_BOOTSTRAP.expanduser())
     types = dict(tree.get("available_node_types", {}))
     types.pop(tree.get("head_node_type"), None)

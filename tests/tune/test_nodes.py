@@ -58,6 +58,6 @@ def test_what_may_come_is_what_the_cluster_file_on_the_head_says(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: None)
-    assert growable_nodes() == []
+    assert growable_nodes() is None
     (tmp_path / "ray_bootstrap_config.yaml").write_text(LEFT_BY_RAY_UP)
     assert growable_nodes() == [{"CPU": 4, "GPU": 1}]

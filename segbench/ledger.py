@@ -117,6 +117,10 @@ class Ledger:
             {"event": "attempt", "number": number, "cause": cause.value, "reason": reason, "changes": dict(changes)}
         )
 
+    def audit(self, number: int, rung: int) -> TrialRecord:
+        """Record that a trial would have been stopped after epoch ``rung``, and runs on to show whether rightly."""
+        return self._append({"event": "audit", "number": number, "rung": rung})
+
     def end(self, number: int, state: TrialState, reason: str = "") -> TrialRecord:
         """Record that a trial ended."""
         return self._append({"event": "end", "number": number, "state": state.value, "reason": reason})
@@ -169,6 +173,8 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
             assignment=replace(assignment, config={**assignment.config, **event["changes"]}),
             attempts=(*record.attempts, attempt),
         )
+    if event["event"] == "audit":
+        return replace(record, audited_rung=event["rung"])
     return replace(record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"])
 
 

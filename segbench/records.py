@@ -5,7 +5,7 @@ a ledger of trials, so one record serves all three.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -185,6 +185,8 @@ class TrialRecord:
     epochs: Sequence[EpochRecord] = field(default=())
     attempts: Sequence[Attempt] = field(default=())
     """Failures that the trial survived."""
+    audited_rung: int | None = None
+    """Epoch at which ASHA would have stopped the trial, which runs on for the audit (``scheduler.audit``)."""
     started_at: float = 0.0
     ended_at: float | None = None
 
@@ -211,6 +213,19 @@ class TrialRecord:
     def best(self, goal: Goal) -> EpochRecord | None:
         """Return the first epoch with the best finite score; None when there is none."""
         return best_epoch(self.epochs, goal)
+
+    def as_stopped(self) -> "TrialRecord":
+        """Return the trial as it would be without the audit: what other trials and the sampler may know of it."""
+        rung = self.audited_rung
+        if rung is None:
+            return self
+        epochs = tuple(epoch for epoch in self.epochs if epoch.epoch <= rung)
+        return replace(self, epochs=epochs, state=TrialState.PRUNED, reason=rung_reason(rung), audited_rung=None)
+
+
+def rung_reason(epoch: int) -> str:
+    """Return the reason of a trial that is stopped at the rung after ``epoch`` epochs."""
+    return f"rung {epoch}"
 
 
 def best_epoch(epochs: Sequence[EpochRecord], goal: Goal) -> EpochRecord | None:

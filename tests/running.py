@@ -75,7 +75,17 @@ def decision(record: TrialRecord) -> tuple[Any, ...]:
     """Return what was decided of one trial, with scores as text so that NaN equals NaN."""
     a = record.assignment
     scores = tuple((epoch.epoch, repr(epoch.score), repr(epoch.confusion)) for epoch in record.epochs)
-    return (a.number, a.name, dict(a.params), dict(a.config), a.seed, record.state, record.reason, scores)
+    return (
+        a.number,
+        a.name,
+        dict(a.params),
+        dict(a.config),
+        a.seed,
+        record.state,
+        record.reason,
+        record.audited_rung,
+        scores,
+    )
 
 
 def outcome(paths: SweepPaths, stage: Stage = "search") -> list[tuple[Any, ...]]:

@@ -35,6 +35,7 @@ def trials_table(records: Sequence[TrialRecord], metric: str, goal: Goal) -> pd.
                 "reason": record.reason,
                 "epochs": record.epochs_done,
                 "attempts": "; ".join(f"{a.reason} (after epoch {a.epoch})" for a in record.attempts) or None,
+                "audited_rung": record.audited_rung,
                 **_param_cells(record, params),
                 f"best {metric}": best.score if best else None,
                 f"last {metric}": record.last_score,
@@ -44,7 +45,7 @@ def trials_table(records: Sequence[TrialRecord], metric: str, goal: Goal) -> pd.
                 "ended_at": _iso(record.ended_at),
             }
         )
-    head = ["number", "name", "origin", "state", "reason", "epochs", "attempts"]
+    head = ["number", "name", "origin", "state", "reason", "epochs", "attempts", "audited_rung"]
     tail = [f"best {metric}", f"last {metric}", "best_epoch", "seconds", "started_at", "ended_at"]
     return _frame(rows, [*head, *(f"params.{name}" for name in params), *tail])
 

@@ -30,6 +30,7 @@ def trials_parquet(records: Records, goal: Goal) -> pa.Table:
         "seed": pa.array([record.assignment.seed for record in trials], pa.int64()),
         "state": pa.array([record.state.value for record in trials], pa.string()),
         "reason": pa.array([record.reason for record in trials], pa.string()),
+        "audited_rung": pa.array([record.audited_rung for record in trials], pa.int64()),
         "max_epochs": pa.array([record.assignment.max_epochs for record in trials], pa.int64()),
         "epochs": pa.array([record.epochs_done for record in trials], pa.int64()),
         "best_score": pa.array([best.score if best else None for _, _, best in rows], pa.float64()),

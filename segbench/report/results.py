@@ -8,6 +8,7 @@ import pandas as pd
 
 from segbench.paths import STAGES, SweepPaths
 from segbench.records import Goal, TrialRecord
+from segbench.report.audit import Audit, measure_audit
 from segbench.report.confidence import Confidence, measure_confidence
 from segbench.report.finalists import Finalist, rank_finalists
 from segbench.report.folder import read_leaderboard, read_records
@@ -54,6 +55,12 @@ class Results:
     def importances(self) -> dict[str, Mapping[str, float]]:
         """Importance of each parameter by measure."""
         return importances(self.space, self.records["search"], self.goal, self.spec.search.seed)
+
+    @cached_property
+    def audit(self) -> Audit | None:
+        """How often it was wrong to stop a trial, as far as was audited."""
+        retrain = self.spec.retrain
+        return measure_audit(self.records["search"], retrain.top_k if retrain else 1, self.goal)
 
     def scored(self) -> list[tuple[TrialRecord, float]]:
         """Return the search trials that have a score, with the best one of each."""

@@ -154,6 +154,7 @@ def _trial_view(
             "seed": str(assignment.seed),
             "max_epochs": str(assignment.max_epochs),
             **({} if best is None else {"best_epoch": str(best.epoch)}),
+            **({} if record.audited_rung is None else {"audited_rung": str(record.audited_rung)}),
         },
         params=flatten(assignment.config),
         points=tuple(_point(epoch) for epoch in record.epochs),

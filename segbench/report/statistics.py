@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 Floats = npt.NDArray[np.float64]
 
@@ -122,6 +123,12 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def binomial_interval(successes: int, trials: int) -> Interval:
+    """Return the exact 95 % interval of a share (Clopper and Pearson 1934): it errs in at most 5 of 100 cases."""
+    found = binomtest(successes, trials).proportion_ci(LEVEL, method="exact")
+    return Interval(float(found.low), float(found.high))
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -31,10 +31,13 @@ def is_among_best(num_better: int, num_trials: int, reduction_factor: int) -> bo
 
 
 def rung_scores(records: Iterable[TrialRecord], rung: int, goal: Goal) -> dict[int, float]:
-    """Return trial number -> score of the trials that have reached ``rung`` with a finite score."""
+    """Return trial number -> score of the trials that have reached ``rung`` with a finite score.
+
+    An audited trial has reached none after the one at which it would have been stopped.
+    """
     scores = {}
     for record in records:
-        score = score_at(record.epochs, rung, goal)
+        score = score_at(record.as_stopped().epochs, rung, goal)
         if score is not None:
             scores[record.number] = score
     return scores

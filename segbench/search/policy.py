@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.errors import SpecError
-from segbench.records import Assignment, Scalar, TrialRecord
+from segbench.records import Assignment, Scalar, TrialRecord, rung_reason
 from segbench.search.asha import Rungs
 from segbench.search.study import Study
 from segbench.seeding import derive_seed
@@ -74,8 +74,9 @@ class SearchPolicy:
         return replace(self._assignment(number, params), draws=draws)
 
     def on_epoch(self, record: TrialRecord) -> None:
-        """Tell the study, and count the time."""
-        self.study.hear_epoch(record)
+        """Tell the study, and count the time; of an audited trial's later epochs the study hears nothing."""
+        if record.audited_rung is None:
+            self.study.hear_epoch(record)
         self._spent_s += record.epochs[-1].seconds
 
     def stop_reason(self, record: TrialRecord) -> str | None:
@@ -83,7 +84,11 @@ class SearchPolicy:
         passes = self.rungs.passes(record)
         if passes or record.assignment.origin == "baseline":
             return None
-        return f"rung {record.epochs_done}"
+        return rung_reason(record.epochs_done)
+
+    def audits(self, number: int) -> bool:
+        """Whether the draw of (sweep seed, "audit", number) falls into the share ``scheduler.audit``."""
+        return derive_seed(self._spec.search.seed, "audit", number) < self._spec.scheduler.audit * 2**31
 
     def on_end(self, record: TrialRecord) -> None:
         """Tell the study."""

@@ -43,8 +43,12 @@ class Policy(Protocol):
         """Return why a trial stops after its last epoch; None to go on."""
         ...
 
+    def audits(self, number: int) -> bool:
+        """Whether the trial runs on if it is to be stopped, so that one can see whether that would have been right."""
+        ...
+
     def on_end(self, record: TrialRecord) -> None:
-        """A trial has ended."""
+        """A trial has ended, or would have if it were not audited; said once of each."""
         ...
 
 
@@ -64,6 +68,10 @@ class FixedList:
     def stop_reason(self, record: TrialRecord) -> str | None:
         """Never stop."""
         return None
+
+    def audits(self, number: int) -> bool:
+        """Nothing is stopped."""
+        return False
 
     def on_end(self, record: TrialRecord) -> None:
         """Nothing depends on it."""
@@ -139,8 +147,14 @@ class LedgerQueue:
             record = self._record_epoch(number, report)
         if record.state.is_finished:
             return Decision.STOP
-        reason = self._policy.stop_reason(record) if report.epoch == record.epochs_done else None
+        is_asked = report.epoch == record.epochs_done and record.audited_rung is None
+        reason = self._policy.stop_reason(record) if is_asked else None
         if reason is None:
+            return Decision.CONTINUE
+        if self._policy.audits(number):
+            record = self._ledger.audit(number, record.epochs_done)
+            self._policy.on_end(record.as_stopped())
+            self._tell(record)
             return Decision.CONTINUE
         self._finish(number, TrialState.PRUNED, reason)
         return Decision.STOP
@@ -206,7 +220,8 @@ class LedgerQueue:
 
     def _finish(self, number: int, state: TrialState, reason: str) -> TrialRecord:
         record = self._ledger.end(number, state, reason)
-        self._policy.on_end(record)
+        if record.audited_rung is None:
+            self._policy.on_end(record)
         self._tell(record)
         self._failures.add(record)
         if state is TrialState.FAIL and self._stop_error is None:

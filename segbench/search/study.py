@@ -76,7 +76,7 @@ class Study:
             self._study.set_metric_names([spec.metric.name])
         self._trials: dict[int, optuna.Trial] = {}
         for record in (*prior, *records):
-            self._restore(record)
+            self._restore(record.as_stopped())
 
     @property
     def states(self) -> list[str]:

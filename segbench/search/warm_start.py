@@ -70,7 +70,7 @@ def _adapt(record: TrialRecord, space: Space) -> tuple[TrialRecord, bool] | None
         if isinstance(parameter.domain, Transformed):
             draws[parameter.name] = parameter.domain.position(value)  # type: ignore[arg-type]
     assignment = replace(record.assignment, params=params, draws=draws)
-    return replace(record, assignment=assignment), is_clipped
+    return replace(record, assignment=assignment, audited_rung=None), is_clipped  # all that is known of it counts
 
 
 def _clip(value: Scalar, domain: Domain) -> Scalar:

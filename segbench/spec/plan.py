@@ -91,6 +91,8 @@ def plan_sweep(spec: SweepSpec, space: Space) -> SweepPlan:
     ends = (*epochs, scheduler.max_epochs)
     lengths = [end - start for start, end in zip((0, *epochs), ends, strict=True)]
     searched = sum(count * length for count, length in zip(reaching, lengths, strict=True))
+    stopped = [(before - after, epoch) for before, after, epoch in zip(reaching, reaching[1:], epochs, strict=False)]
+    searched += scheduler.audit * sum(count * (scheduler.max_epochs - epoch) for count, epoch in stopped)
     baselines = len(spec.baselines)
     finalists = trainings = retrain_epochs = 0
     if spec.retrain is not None:

@@ -26,11 +26,12 @@ def cluster() -> Iterator[None]:
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_one_worker_on_ray_decides_like_the_sequential_executor(tmp_path: Path) -> None:
-    loaded = synthetic(tmp_path, trials=60, retrain=RETRAIN)
+    loaded = synthetic(tmp_path, trials=60, retrain=RETRAIN, overrides=["scheduler.audit=0.2"])
     expected = run(loaded, tmp_path / "local", local)
     actual = run(loaded, tmp_path / "ray", on_ray(loaded, tmp_path / "ray"))
     assert len(decisions(actual)) == 61
     assert decisions(actual) == decisions(expected)
+    assert any(record.audited_rung for record in read_ledger(actual.ledger("search")))
     assert len(decisions(actual, "retrain")) == 6
     assert decisions(actual, "retrain") == decisions(expected, "retrain")
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from segbench.records import Scalar, TrialState
-from segbench.report.page.vega import STATE_COLORS, Chart, Spec, chart_spec, field, number, tooltip
+from segbench.records import Scalar, TrialState, rung_reason
+from segbench.report.page.vega import AUDITED, STATE_COLORS, Chart, Spec, chart_spec, field, number, tooltip
 from segbench.report.results import Results
 from segbench.spec.space import Constant, Integer, Parameter, Real, Transformed
 
@@ -22,7 +22,7 @@ def search_charts(results: Results) -> list[Chart]:
 
 def learning_curves(results: Results) -> Chart:
     """A line per trial; a cross where ASHA stopped it."""
-    values, ends = [], []
+    values, ends, audited = [], [], []
     for record in results.records["search"]:
         label = {"trial": record.assignment.name, "state": record.state.value}
         points = [
@@ -31,6 +31,8 @@ def learning_curves(results: Results) -> Chart:
             if (score := number(epoch.score)) is not None
         ]
         values += points
+        audited += [{**point, "stop": rung_reason(point["epoch"])} for point in points
+                    if point["epoch"] == record.audited_rung]  # fmt: skip
         if points and record.state is not TrialState.COMPLETE:
             ends.append({**points[-1], "reason": record.reason or record.state.value})
     states = [state for state in STATE_COLORS if any(value["state"] == state for value in values)]
@@ -51,10 +53,16 @@ def learning_curves(results: Results) -> Chart:
         "mark": {"type": "point", "shape": "cross", "size": 28, "filled": True, "opacity": 0.8},
         "encoding": {"x": x, "y": y, "color": color, "tooltip": [*_tips(results.metric), *tooltip(reason="reason")]},
     }
+    marks = {
+        "data": {"values": audited},
+        "mark": {"type": "point", "shape": "diamond", "size": 70, "filled": False, "strokeWidth": 2, "color": AUDITED},
+        "encoding": {"x": x, "y": y, "tooltip": [*_tips(results.metric), *tooltip(stop="would have stopped at")]},
+    }
     note = "A line per trial; a cross where it was stopped. Point at a line to follow it."
-    return Chart(
-        "learning-curves", "Learning curves", chart_spec(values, 320, layer=[lines, *([stops] if ends else [])]), note
-    )
+    if audited:
+        note += " A purple diamond: it was to be stopped there, and ran on for the audit."
+    layers = [lines, *([stops] if ends else []), *([marks] if audited else [])]
+    return Chart("learning-curves", "Learning curves", chart_spec(values, 320, layer=layers), note)
 
 
 def parallel_coordinates(results: Results) -> Chart:

@@ -1,5 +1,7 @@
 """How far the numbers can be trusted: facts and the rung table, as HTML."""
 
+from segbench.records import TrialState
+from segbench.report.audit import Audit
 from segbench.report.conclusion import test_mious
 from segbench.report.finalists import mean, sample_std
 from segbench.report.page.markup import table
@@ -10,7 +12,12 @@ from segbench.spec.plan import rung_epochs
 
 
 def trust_facts(results: Results) -> str:
-    """Return what is known of optimism, luck and ties, a line each."""
+    """Return what is known of optimism, luck, ties and wrong stops, a line each."""
+    facts = [*_finalist_facts(results), *(_audit_facts(results.audit, results) if results.audit else [])]
+    return table([], facts, "facts") if facts else ""
+
+
+def _finalist_facts(results: Results) -> list[list[str]]:
     goal, rows = results.goal, results.finalists
     pairs = [
         (s, r)
@@ -18,7 +25,7 @@ def trust_facts(results: Results) -> str:
         if (s := row.search_score(goal)) is not None and (r := mean(row.scores(goal))) is not None
     ]
     if not pairs:
-        return ""
+        return []
     facts = []
     correlation = rank_correlation([search for search, _ in pairs], [retrained for _, retrained in pairs])
     if correlation is not None:
@@ -42,7 +49,20 @@ def trust_facts(results: Results) -> str:
         verdict = "different" if comparison.is_different else "cannot be told apart"
         text = f"{bounds}, p = {comparison.adjusted_p_value:.3g} after Holm: {verdict}"
         facts.append([f"test/miou of {comparison.first} minus {comparison.second}", text])
-    return table([], facts, "facts")
+    return facts
+
+
+def _audit_facts(audit: Audit, results: Results) -> list[list[str]]:
+    low, high = audit.interval.low, audit.interval.high
+    stops = f"{len(audit.wrong)} of {audit.num_audited} audited, {100 * audit.rate:.1f} %"
+    stops += f" (95 % of all {audit.num_stops} stops: {100 * low:.1f} % to {100 * high:.1f} %)"
+    if audit.wrong:
+        stops += f": {', '.join(audit.wrong)}"
+    if audit.num_running:
+        stops += f"; {audit.num_running} more still run"
+    needed = f"at full length better than the last searched finalist without the audit, {audit.needed:.4f}"
+    regret = f"{audit.regret:.4f} {results.metric} at least: the best audited trial over the best that was not stopped"
+    return [[f"Wrong stops of ASHA ({needed})", stops], ["Regret of stopping early", regret]]
 
 
 def rung_table(results: Results) -> str:
@@ -55,7 +75,8 @@ def rung_table(results: Results) -> str:
         scores = sorted(rung_scores(search, rung, results.goal).values(), reverse=results.goal == "maximize")
         if not scores:
             continue
-        stopped = sum(record.state.value == "PRUNED" and record.epochs_done == rung for record in search)
+        ended = [record.as_stopped() for record in search]
+        stopped = sum(record.state is TrialState.PRUNED and record.epochs_done == rung for record in ended)
         cut = scores[max(1, len(scores) // scheduler.reduction_factor) - 1]
         numbers = [(f"{score:.4f}", score) for score in (scores[0], cut)]
         rows.append([rung, len(scores), stopped, len(scores) - stopped, *numbers])

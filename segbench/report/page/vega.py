@@ -10,6 +10,7 @@ Values = Sequence[Mapping[str, Any]]
 
 STATE_COLORS = {"COMPLETE": "#0072B2", "PRUNED": "#E69F00", "FAIL": "#D55E00", "RUNNING": "#009E73"}
 """Okabe and Ito's colours, which the colour-blind can tell apart."""
+AUDITED = "#CC79A7"
 
 SERIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A7B00", "#7F7F7F"]
 

@@ -66,8 +66,8 @@ class Assignment:
 class EpochResult:
     """What a training function yields after each epoch."""
 
-    metrics: Mapping[str, float]
-    """``val/miou``, ``val/iou/<group>``, ``train/loss``, ``time/epoch_s``, ..."""
+    metrics: Mapping[str, Any]
+    """``val/miou``, ``val/iou/<group>``, ``train/loss``, ``time/epoch_s``, ...: numbers, or short texts."""
     confusion: Confusion | None = None
     state: Callable[[], Mapping[str, Any]] | None = None
     """Returns all that is needed to continue after this epoch: nested mappings and lists of tensors, numbers
@@ -126,7 +126,7 @@ class EpochRecord:
     epoch: int
     score: float
     """The searched metric's value at this epoch; NaN or infinite when training broke down."""
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Any]
     confusion: Confusion | None = None
     at: float = 0.0
     """Unix time in seconds."""

@@ -106,7 +106,7 @@ class SweepWriter:
 
     def test(self, number: int, name: str, miou: float, source: int, **start: Any) -> None:
         self.start("test", number, name, source=source, **start)
-        metrics = segmentation_metrics("test", miou)
+        metrics = {**segmentation_metrics("test", miou), **costs(source)}
         record = EpochRecord(epoch=1, score=math.nan, metrics=metrics, confusion=confusion(miou), seconds=2.0)
         self._ledger("test").epoch(number, record)
         self.end("test", number)
@@ -130,6 +130,20 @@ def segmentation_metrics(split: str, miou: float) -> dict[str, float]:
         f"{split}/miou": miou,
         **{f"{split}/iou/{group}": miou + 0.01 * index for index, group in enumerate(GROUPS)},
         f"{split}/miou_official": miou - 0.1,
+    }
+
+
+def costs(number: int) -> dict[str, Any]:
+    """What the test stage measures of a model: seeds of a row, two after each other, differ only in the latency."""
+    size = 1 + number // 2
+    return {
+        "model/parameters": 1_000_000 * size,
+        "model/gmacs": 1.5 * size**2,
+        "model/latency_ms": 10.0 * size + number % 2,
+        "model/latency_batch_ms": 36.0 * size + number % 2,
+        "model/peak_mib": 100.0 / size,
+        "model/batch_size": 4,
+        "model/device": "a processor, 1 thread",
     }
 
 

@@ -15,6 +15,7 @@ from segbench.config import DataConfig, TrialConfig
 from segbench.data import SegmentationData, Split, open_data
 from segbench.data.labels import IGNORE_INDEX
 from segbench.errors import DataError, UserError
+from segbench.final.cost import measure_cost
 from segbench.final.images import ImageResults, encode_label_map, write_image_results
 from segbench.final.model import LoadedModel, Pixels, load_model
 from segbench.paths import atomic_path, atomic_write
@@ -53,6 +54,8 @@ class Scores:
 def test(config: TrialConfig | Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
     """Score the model in ``context.checkpoint`` on the test split of ``context.data``; yields once.
 
+    Beside ``test/...`` it reports ``model/...``, what the model costs to run (:mod:`segbench.final.cost`).
+
     Writes to ``context.output``, if given: ``confusion.csv``, ``classes.csv``, ``images.parquet`` (counts and label
     map of each image) and ``examples/*.png`` (image, truth, prediction).
 
@@ -69,12 +72,13 @@ def test(config: TrialConfig | Mapping[str, Any], context: TrainContext) -> Iter
     model = load_model(context.checkpoint, context.device)
     data = open_data(context.data)
     scores = evaluate_model(model, data, data.test)
+    costs = measure_cost(model, _batch_size(model))
     if context.output is not None:
         output = Path(context.output)
         write_tables(scores.confusion, model.groups, output)
         write_image_results(scores.images, output)
         write_examples(model, data, output / "examples")
-    yield EpochResult(metrics=scores.metrics, confusion=as_confusion(scores.confusion))
+    yield EpochResult(metrics={**scores.metrics, **costs}, confusion=as_confusion(scores.confusion))
 
 
 def evaluate_model(model: LoadedModel, data: SegmentationData, split: Split, prefix: str = "test") -> Scores:
@@ -88,7 +92,7 @@ def evaluate_model(model: LoadedModel, data: SegmentationData, split: Split, pre
             f"data.groups: the model's classes are {', '.join(model.groups)}, those of the data "
             f"{', '.join(data.groups)}; use the same data.groups and data.ignore as in training"
         )
-    batch_size = max(1, model.config.batch_size // model.config.accumulation_steps)
+    batch_size = _batch_size(model)
     by_label = np.zeros((NUM_LABELS, len(data.groups)), np.int64)
     by_image, label_maps = [], []
     for start in range(0, len(split.names), batch_size):
@@ -104,6 +108,11 @@ def evaluate_model(model: LoadedModel, data: SegmentationData, split: Split, pre
     results = ImageResults(split.names, data.groups, np.stack(by_image), tuple(label_maps))
     metrics = metrics_from_confusion(by_label, data.lut, data.groups, prefix)
     return Scores(metrics, group_rows(by_label, data.lut), results)
+
+
+def _batch_size(model: LoadedModel) -> int:
+    """Return how many images the training had at a time."""
+    return max(1, model.config.batch_size // model.config.accumulation_steps)
 
 
 def evaluate_folder(folder: str | Path, config: DataConfig, split: str, device: str = "cpu") -> Scores:

@@ -19,6 +19,16 @@ from segbench.report.finalists import Finalist, mean, rank_finalists, sample_std
 
 Row = dict[str, Any]
 
+COSTS = {
+    "gmacs": "model/gmacs",
+    "latency_ms": "model/latency_ms",
+    "latency_batch_ms": "model/latency_batch_ms",
+    "peak_mib": "model/peak_mib",
+    "measured_batch": "model/batch_size",
+    "measured_on": "model/device",
+}
+"""Columns of what the test stage measures of each model, and the metrics that they show."""
+
 
 def trials_table(records: Sequence[TrialRecord], metric: str, goal: Goal) -> pd.DataFrame:
     """Return a row per search trial, by number, with a column ``params.<name>`` per parameter."""
@@ -91,6 +101,7 @@ def leaderboard_table(
             "mlflow_runs": _join_run_ids(finalist, run_ids or {}),
             **(_seed_cells(finalist, metric, goal) if retrain else _trial_cells(finalist.search)),
             **_test_cells(finalist, groups),
+            **_cost_cells(finalist),
             **_confidence_cells(finalist.name, ranks, confidence or Confidence()),
         }
         rows.append(row)
@@ -115,7 +126,9 @@ def _leaderboard_columns(
         *seeds,
         f"search {metric}",
         *(test if is_tested else []),
-        *("parameters", "epochs", "seconds"),
+        "parameters",
+        *(COSTS if is_tested else []),
+        *("epochs", "seconds"),
         *(["search_seconds"] if is_retrained else []),
         *(f"params.{name}" for name in params),
         *("config_hash", "mlflow_runs"),
@@ -161,6 +174,14 @@ def _test_cells(finalist: Finalist, groups: Sequence[str]) -> Row:
         "test/miou_official mean": mean(values("test/miou_official")),
         **{f"test/iou/{group}": mean(values(f"test/iou/{group}")) for group in groups},
     }
+
+
+def _cost_cells(finalist: Finalist) -> Row:
+    """Return what the model costs to run, of the fastest seed, because whatever else ran only made it slower."""
+    results = [record.epochs[-1].metrics for record in finalist.test if record.epochs]
+    measured = [result for result in results if "model/latency_ms" in result]
+    fastest = min(measured, key=lambda result: float(result["model/latency_ms"]), default={})
+    return {column: fastest.get(metric) for column, metric in COSTS.items()}
 
 
 def _confidence_cells(name: str, ranks: Mapping[str, int], confidence: Confidence) -> Row:

@@ -75,9 +75,7 @@ class Scheduler(Section):
     max_epochs: int = Field(20, ge=1, description="length of a full trial")
     grace_epochs: int = Field(1, ge=1, description="epochs before the first rung")
     reduction_factor: int = Field(3, ge=2, description="one trial in so many passes a rung")
-    audit: float = Field(
-        0.0, ge=0, le=1, description="share of stopped trials that run on, to see how often a stop was wrong"
-    )
+    audit: float = Field(0.0, ge=0, le=1, description="share of stopped trials that run on: was it right to stop?")
 
     @model_validator(mode="after")
     def _grace_fits(self) -> "Scheduler":

@@ -24,7 +24,7 @@ from segbench.spec.load import load_spec
 from segbench.spec.plan import rung_epochs
 
 TESTS = Path(__file__).parent.parent
-WALL_CLOCK = ["seconds", "search_seconds", "started_at", "ended_at", "mlflow_runs"]
+WALL_CLOCK = ["seconds", "search_seconds", "started_at", "ended_at", "mlflow_runs", "latency_ms", "latency_batch_ms"]
 TIMEOUT_S = 300
 
 

@@ -1,6 +1,7 @@
 """From a model folder to numbers, tables and pictures."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from segbench.config import DataConfig, TrialConfig
 from segbench.data import open_data
 from segbench.errors import CheckpointError, DataError, UserError
 from segbench.final import evaluate
+from segbench.final.cost import _flops, measure_cost
 from segbench.final.images import read_image_results
 from segbench.final.model import LoadedModel, load_model
+from segbench.models import build_model
 from segbench.records import TrainContext
 from segbench.training import checkpoint
 from segbench.training.loop import train
@@ -109,7 +112,37 @@ def test_testing_twice_gives_the_same(folder: Path, data_config: DataConfig) -> 
     context = TrainContext(max_epochs=1, data=data_config, checkpoint=str(folder))
     first, second = (next(evaluate.test(asdict(TINY), context)) for _ in range(2))
     assert first.confusion == second.confusion
-    assert repr(first.metrics) == repr(second.metrics)
+    assert repr(without_latency(first.metrics)) == repr(without_latency(second.metrics))
+
+
+def without_latency(metrics: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in metrics.items() if not key.startswith("model/latency")}
+
+
+@pytest.mark.parametrize(("family", "size", "gmacs"), [("unet", 64, 193.0), ("segformer", None, 4.13)])
+def test_multiply_adds_are_those_of_the_architecture(family: str, size: int | None, gmacs: float) -> None:
+    """The UNet's by hand: 192.97 for 19 classes. SegFormer-B0's: 8.4 as published, half with the composed head."""
+    config = TrialConfig(model=family, width=size or 4, depth=4, precision="fp32")
+    module = build_model(config, 19 if family == "unet" else 150).eval()
+    with torch.inference_mode():
+        flops = _flops(lambda: module(torch.zeros(1, 3, 512, 512)))
+    assert flops / 2e9 == pytest.approx(gmacs, rel=0.01)
+
+
+def test_what_a_model_costs_is_measured(model: LoadedModel) -> None:
+    costs = measure_cost(model, 4)
+    assert costs["model/parameters"] == model.num_parameters
+    assert costs["model/batch_size"] == 4
+    assert 0 < costs["model/latency_ms"] < 10_000
+    assert costs["model/latency_batch_ms"] > 0
+    assert "1 thread" in costs["model/device"]
+    by_hand = 0  # first convolution of the UNet: 3x3 from 3 to 4 channels at 32x64
+    by_hand += 9 * 3 * 4 * 32 * 64 / 1e9
+    assert costs["model/gmacs"] > by_hand
+    logits, weights = 8 * 32 * 64 * 4, model.num_parameters * 4
+    assert (weights + logits) / 2**20 < costs["model/peak_mib"] < 4 * (weights + logits) / 2**20
+    again = measure_cost(model, 4)
+    assert without_latency(again) == without_latency(costs)
 
 
 def test_testing_needs_a_data_set_and_a_model(folder: Path, data_config: DataConfig, tmp_path: Path) -> None:

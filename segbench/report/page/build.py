@@ -16,6 +16,7 @@ from segbench import __version__
 from segbench.paths import SweepPaths, atomic_path, atomic_write
 from segbench.report.conclusion import conclude
 from segbench.report.page import markup
+from segbench.report.page.cost_charts import cost_charts
 from segbench.report.page.model_charts import model_charts
 from segbench.report.page.pictures import make_gallery
 from segbench.report.page.search_charts import search_charts
@@ -34,6 +35,7 @@ _WIDTHS = {
         "confusion-columns",
         "importance-",
         "intervals",
+        "cost-",
     ),
     "third": ("best-by-", "slice-"),
 }
@@ -77,7 +79,7 @@ def write_figures(results: Results, folder: Path) -> int:
 
 def all_charts(results: Results) -> list[Chart]:
     """Return every chart of a sweep, in the order of the page."""
-    return [*model_charts(results), *search_charts(results)]
+    return [*model_charts(results), *cost_charts(results), *search_charts(results)]
 
 
 def _sweep_body(results: Results, prefix: str, charts: dict[str, Any]) -> str:
@@ -92,6 +94,7 @@ def _sweep_body(results: Results, prefix: str, charts: dict[str, Any]) -> str:
         ("leaderboard", "Leaderboard", markup.leaderboard(results.board, results.metric)),
         ("trust", "How far to trust it", trust_facts(results) + grid("intervals", "agreement")),
         ("pictures", "Pictures", markup.gallery(make_gallery(results)) if results.spec.is_segmentation else ""),
+        ("costs", "What they cost", grid("cost-")),
         ("classes", "Classes", grid("class-iou", "confusion-")),
         ("retraining", "Retraining", grid("winner-")),
         ("search", "Search", grid("learning-curves") + rung_table(results) + grid("best-by-")),

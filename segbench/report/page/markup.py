@@ -9,6 +9,8 @@ import pandas as pd
 from segbench.report.page.pictures import Gallery, Scene
 from segbench.report.results import Results
 
+COST_COLUMNS = (("gmacs", "GMACs", 2), ("latency_ms", "ms / image", 1), ("peak_mib", "MiB", 1))
+
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
     """Return a table, without a head if there are no headings.
@@ -43,6 +45,9 @@ def leaderboard(board: pd.DataFrame, metric: str) -> str:
         columns["tied with"] = [str(ranks or "").replace(";", ", ") for ranks in board["tied_with"]]
         columns["official"] = [_number(value) for value in board["test/miou_official mean"]]
     columns["weights (M)"] = [_number(value, 2, 1e-6) for value in board["parameters"]]
+    for name, title, digits in COST_COLUMNS:
+        if name in board:
+            columns[title] = [_number(value, digits) for value in board[name]]
     columns["epochs"] = [_number(value, 1) for value in board["epochs"]]
     columns["minutes"] = [_number(value, 1, 1 / 60) for value in board["seconds"]]
     shown = {name: cells for name, cells in columns.items() if any(not _is_empty(cell) for cell in cells)}

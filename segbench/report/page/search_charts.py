@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from segbench.records import Scalar, TrialState, rung_reason
+from segbench.records import Scalar, TrialState
 from segbench.report.page.vega import AUDITED, STATE_COLORS, Chart, Spec, chart_spec, field, number, tooltip
 from segbench.report.results import Results
 from segbench.spec.space import Constant, Integer, Parameter, Real, Transformed
@@ -31,8 +31,8 @@ def learning_curves(results: Results) -> Chart:
             if (score := number(epoch.score)) is not None
         ]
         values += points
-        audited += [{**point, "stop": rung_reason(point["epoch"])} for point in points
-                    if point["epoch"] == record.audited_rung]  # fmt: skip
+        stop = record.as_stopped().reason
+        audited += [{**point, "stop": stop} for point in points if point["epoch"] == record.audited_rung]
         if points and record.state is not TrialState.COMPLETE:
             ends.append({**points[-1], "reason": record.reason or record.state.value})
     states = [state for state in STATE_COLORS if any(value["state"] == state for value in values)]

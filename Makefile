@@ -31,7 +31,7 @@ test: check  ## style, types and all tests
 chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n repeats one
 	$(BIN)/pytest -q -s -m chaos tests/chaos
 
-e2e: $(READY)  ## the report in headless Chromium; screenshots in build/e2e
+e2e: $(READY)  ## the report and the documents in headless Chromium; screenshots in build/e2e
 	$(BIN)/pytest -q -m e2e tests/e2e
 
 e2e-cluster: $(READY)  ## a sweep on isolated machines, as the README says; root on Linux
@@ -41,8 +41,9 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY)  ## tables in docs/spec.md from the schema
+docs: $(READY)  ## tables in docs/spec.md from the schema; the site in build/site, where a warning is an error
 	$(BIN)/python -m segbench.spec.docs docs/spec.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lock: $(READY)  ## after `pip install` of something new
 	$(BIN)/pip freeze --exclude-editable | grep -v '^-e\|^segbench\|^#' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > .lock.tmp

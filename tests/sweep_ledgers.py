@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from simulated_segmentations import draw_images
 
-from segbench.config import TrialConfig
-from segbench.final.images import ImageResults, write_image_results
+from segbench.config import DataConfig, TrialConfig
+from segbench.data import open_data
+from segbench.final.images import ImageResults, encode_label_map, write_image_results
 from segbench.ledger import Ledger
 from segbench.paths import Stage, SweepPaths, atomic_write
 from segbench.records import Assignment, Confusion, EpochRecord, TrialState
@@ -104,6 +106,15 @@ class SweepWriter:
             self.epoch(stage, number, epoch, score)
         self.end(stage, number, state, reason)
 
+    def audited(self, number: int, name: str, scores: Sequence[float], rung: int, **start: Any) -> None:
+        """A trial that was to be stopped at ``rung`` and ran on."""
+        self.start("search", number, name, **start)
+        for epoch, score in enumerate(scores, start=1):
+            self.epoch("search", number, epoch, score)
+            if epoch == rung:
+                self._ledger("search").audit(number, rung)
+        self.end("search", number)
+
     def test(self, number: int, name: str, miou: float, source: int, **start: Any) -> None:
         self.start("test", number, name, source=source, **start)
         metrics = {**segmentation_metrics("test", miou), **costs(source)}
@@ -192,3 +203,43 @@ def write_tested(writer: SweepWriter, num_images: int = 40) -> None:
         results = ImageResults(names, GROUPS, counts, (b"",) * num_images)
         write_image_results(results, writer.paths.trial("test", name))
     atomic_write(writer.paths.spec, dump_spec(make_spec()))
+
+
+def write_searched(writer: SweepWriter, first: int = 3) -> None:
+    """More trials of a search that has begun: twelve with parameters, some stopped, two audited, one failed."""
+    rng = np.random.default_rng(1)
+    for number in range(first, first + 12):
+        name, lr = f"trial-{number}", round(float(10 ** rng.uniform(-4, -2)), 6)
+        start = {"params": {"lr": lr}}
+        scores = [round(float(value), 5) for value in np.sort(rng.uniform(0.05, 0.48, 9))]
+        kind = (number - first) % 6
+        if kind in (0, 1):
+            writer.trial(
+                "search", number, name, scores[: 1 + 2 * kind], TrialState.PRUNED, f"rung {1 + 2 * kind}", **start
+            )
+        elif kind == 2:
+            writer.audited(number, name, scores, 1 if number < first + 6 else 3, **start)
+        elif kind == 3 and number > first + 6:
+            writer.trial("search", number, name, [scores[0], math.nan], TrialState.FAIL, "nan", **start)
+        else:
+            writer.trial("search", number, name, scores, **start)
+
+
+def write_pictures(writer: SweepWriter, cache: Path) -> None:
+    """Give the finalists of :func:`write_tested` predictions on nine street scenes, each wrong somewhere else."""
+    settings = {"size": (32, 64), "num_images": (4, 2, 9), "cache_dir": str(cache)}
+    data = open_data(DataConfig(**settings))
+    truth = data.lut[data.test.labels]
+    atomic_write(writer.paths.spec, dump_spec(make_spec(data=settings)))
+    for source in range(3):
+        for seed in range(2):
+            wrong = truth.copy()
+            for index in range(9):
+                wrong[index, : (index + source) % 9 * 3] = 0
+            counts = np.stack([
+                np.bincount(t.ravel().astype(int) * 8 + w.ravel(), minlength=64).reshape(8, 8)
+                for t, w in zip(truth, wrong, strict=True)
+            ])  # fmt: skip
+            maps = tuple(map(encode_label_map, wrong))
+            results = ImageResults(data.test.names, GROUPS, counts, maps)
+            write_image_results(results, writer.paths.trial("test", f"trial-{source}-seed-{seed}"))

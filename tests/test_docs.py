@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from docs_site import build_site
 
 from segbench.cli import cli
 from segbench.spec.load import load_spec
@@ -23,6 +24,14 @@ def test_links_and_named_files_exist(page: Path) -> None:
         assert (ROOT / named).exists(), f"{page.name}: {named}"
 
 
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is not installed")
+    build_site(tmp_path / "site")
+    page = (tmp_path / "site" / "clusters.html").read_text()
+    assert 'href="source/cluster/local.yaml.html"' in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//(?!squidfunk|www\.cityscapes)[^"]*\.(?:js|css|woff2?)', page)
+
+
 def test_the_sweep_file_in_the_readme_is_right(tmp_path: Path) -> None:
     text = re.search(r"```yaml\n(name: streets.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert text is not None
@@ -32,6 +41,23 @@ def test_the_sweep_file_in_the_readme_is_right(tmp_path: Path) -> None:
     path.write_text(text[1])
     spec = load_spec(path, [f"data.root={tmp_path}"]).spec
     assert spec.retrain is not None
+
+
+@pytest.mark.parametrize("page", ["cityscapes", "adding-data"])
+def test_the_sweep_files_in_the_guides_are_right(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for root in ("data/cityscapes", "mydata"):
+        for folder in ("leftImg8bit", "gtFine"):
+            (tmp_path / root / folder).mkdir(parents=True)
+    (tmp_path / "myproject").mkdir()
+    (tmp_path / "myproject" / "objective.py").write_text("def train(config, context): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    texts = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    assert texts
+    for text in texts:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text)
+        load_spec(path)
 
 
 def test_the_commands_in_the_readme_exist() -> None:

@@ -119,6 +119,11 @@ def _what_next(winner: Finalist, others: Sequence[Finalist], results: Results) -
         advice.append("more test images or seeds would tell the tied rows apart")
     if winner.search.assignment.origin == "baseline":
         advice.append("no searched configuration beat the baseline: search narrower ranges around it, or more trials")
+    if results.audit is not None and results.audit.wrong:
+        audit = results.audit
+        advice.append(
+            f"{len(audit.wrong)} of {audit.num_audited} audited stops were wrong: raise scheduler.grace_epochs"
+        )
     if not advice:
         advice.append("nothing of the winner lies at an end of its range; more trials are the next step")
     return f"What to try next: {'; '.join(advice)}."

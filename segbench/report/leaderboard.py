@@ -94,14 +94,13 @@ def leaderboard_table(
             "name": finalist.name,
             "origin": finalist.search.assignment.origin,
             "model": _model(finalist.search),
-            "parameters": (num_parameters or {}).get(finalist.name),
             f"search {metric}": finalist.search_score(goal),
             **_param_cells(finalist.search, params),
             "config_hash": config_hash(finalist.search.assignment.config),
             "mlflow_runs": _join_run_ids(finalist, run_ids or {}),
             **(_seed_cells(finalist, metric, goal) if retrain else _trial_cells(finalist.search)),
             **_test_cells(finalist, groups),
-            **_cost_cells(finalist),
+            **_cost_cells(finalist, (num_parameters or {}).get(finalist.name)),
             **_confidence_cells(finalist.name, ranks, confidence or Confidence()),
         }
         rows.append(row)
@@ -176,12 +175,13 @@ def _test_cells(finalist: Finalist, groups: Sequence[str]) -> Row:
     }
 
 
-def _cost_cells(finalist: Finalist) -> Row:
+def _cost_cells(finalist: Finalist, num_parameters: int | None) -> Row:
     """Return what the model costs to run, of the fastest seed, because whatever else ran only made it slower."""
     results = [record.epochs[-1].metrics for record in finalist.test if record.epochs]
     measured = [result for result in results if "model/latency_ms" in result]
     fastest = min(measured, key=lambda result: float(result["model/latency_ms"]), default={})
-    return {column: fastest.get(metric) for column, metric in COSTS.items()}
+    counted = fastest.get("model/parameters") if num_parameters is None else num_parameters
+    return {"parameters": counted, **{column: fastest.get(metric) for column, metric in COSTS.items()}}
 
 
 def _confidence_cells(name: str, ranks: Mapping[str, int], confidence: Confidence) -> Row:

@@ -4,21 +4,18 @@ make e2e      # screenshots in build/e2e
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sweep_ledgers import SweepWriter, write_tested
+from browsing import CHROMIUM, CUT_OFF, OVERLAPPING, SCREENSHOTS, listen, open_browser
+from sweep_ledgers import SweepWriter, write_pictures, write_searched, write_tested
 
 from segbench.paths import SweepPaths
-from segbench.records import TrialState
 from segbench.report.page.build import write_report
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "e2e"
 RUN = os.environ.get("SEGBENCH_E2E_RUN")
 """Folder of a real sweep to look at, instead of the synthetic one."""
 
@@ -38,10 +35,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     else:
         writer = SweepWriter(SweepPaths(tmp_path_factory.mktemp("sweep") / "demo"))
         write_tested(writer)
-        for number in range(3, 20):
-            params = {"model": "unet", "lr": 0.0005 * number}
-            scores = [0.1, 0.02 * number]
-            writer.trial("search", number, f"trial-{number}", scores, TrialState.PRUNED, "rung 2", params=params)
+        write_pictures(writer, tmp_path_factory.mktemp("cache"))
+        write_searched(writer)
         writer.close()
         paths = writer.paths
     write_report(paths)
@@ -50,24 +45,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_chart_has_marks_and_nothing_is_wrong(browser, report: Path, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url),
-    )
+    complaints = listen(page)
     page.goto(report.as_uri())
     for chart in page.locator(".chart").all():
         chart.scroll_into_view_if_needed()
@@ -76,6 +62,8 @@ def test_every_chart_has_marks_and_nothing_is_wrong(browser, report: Path, width
     )
     assert page.locator(".chart").count() >= 12
     assert page.evaluate(EMPTY) == []
+    assert page.evaluate(CUT_OFF) == []
+    assert page.evaluate(OVERLAPPING) == []
     assert complaints == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
@@ -97,6 +85,32 @@ def test_the_leaderboard_sorts_and_the_theme_changes(browser, report: Path) -> N
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.locator("#theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.close()
+
+
+def test_a_class_of_the_legend_can_be_seen_alone(browser, report: Path) -> None:
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    image = page.locator("img.labels").first
+    image.scroll_into_view_if_needed()
+    before = image.get_attribute("src")
+    flat = page.locator("ul.legend button", has_text="flat")
+    flat.click()
+    page.wait_for_function("(old) => document.querySelector('img.labels').src !== old", arg=before)
+    assert flat.get_attribute("aria-pressed") == "true"
+    colors = page.evaluate("""async () => {
+      const image = document.querySelector('img.labels');
+      await image.decode();
+      const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight), context = canvas.getContext('2d');
+      context.drawImage(image, 0, 0);
+      const data = context.getImageData(0, 0, canvas.width, canvas.height).data, found = new Set();
+      for (let i = 0; i < data.length; i += 4) found.add(data.slice(i, i + 3).join());
+      return [...found];
+    }""")
+    assert "0,114,178" in colors
+    assert all(color == "0,114,178" or min(map(int, color.split(","))) > 220 for color in colors)
+    flat.click()
+    assert image.get_attribute("src") == before
     page.close()
 
 

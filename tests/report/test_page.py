@@ -4,14 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sweep_ledgers import GROUPS, SweepWriter, make_spec, write_demo, write_tested
+from sweep_ledgers import GROUPS, SweepWriter, make_spec, write_demo, write_pictures, write_tested
 
 from segbench.cli import main
-from segbench.config import DataConfig
-from segbench.data import open_data
-from segbench.final.images import ImageResults, encode_label_map, write_image_results
 from segbench.paths import atomic_write
 from segbench.records import TrialState
 from segbench.report.page.build import build_page, write_figures, write_report
@@ -99,24 +95,8 @@ def test_several_sweeps_share_a_page(writer: SweepWriter, tmp_path: Path, monkey
 
 
 def test_pictures_show_where_each_finalist_errs(writer: SweepWriter, tmp_path: Path) -> None:
-    config = DataConfig(size=(32, 64), num_images=(4, 2, 9), cache_dir=str(tmp_path))
-    data = open_data(config)
-    truth = data.lut[data.test.labels]
     write_tested(writer)
-    spec = make_spec(data={"size": [32, 64], "num_images": [4, 2, 9], "cache_dir": str(tmp_path)})
-    atomic_write(writer.paths.spec, dump_spec(spec))
-    for source in range(3):
-        for seed in range(2):
-            wrong = truth.copy()
-            for index in range(9):
-                wrong[index, : (index + source) % 9 * 3] = 0
-            counts = np.stack([
-                np.bincount(t.ravel().astype(int) * 8 + w.ravel(), minlength=64).reshape(8, 8)
-                for t, w in zip(truth, wrong, strict=True)
-            ])  # fmt: skip
-            maps = tuple(map(encode_label_map, wrong))
-            results = ImageResults(data.test.names, GROUPS, counts, maps)
-            write_image_results(results, writer.paths.trial("test", f"trial-{source}-seed-{seed}"))
+    write_pictures(writer, tmp_path)
     gallery = make_gallery(read_results(writer.paths))
     assert len({role for scene in gallery.scenes for role in scene.roles}) == 9
     best = next(scene for scene in gallery.scenes if "best of trial-0" in scene.roles)

@@ -59,11 +59,14 @@ def gallery(pictures: Gallery) -> str:
     if not pictures.scenes:
         return f"<p>{escape(pictures.reason)}</p>"
     legend = "".join(
-        f'<li><span style="background:rgb{color}"></span>{escape(name)}</li>' for name, color in pictures.legend
+        f'<li><button type="button" data-color="{",".join(map(str, color))}" aria-pressed="false">'
+        f'<span style="background:rgb{color}"></span>{escape(name)}</button></li>'
+        for name, color in pictures.legend
     )
     keys = '<li><span class="wrong"></span>wrong pixel</li>'
     keys += '<li><span class="ignored"></span>does not count</li>' if pictures.has_ignored else ""
-    return f'<ul class="legend">{legend}{keys}</ul>' + "".join(map(_scene, pictures.scenes))
+    note = '<p class="quiet">Click a class to see it alone, in blue, whatever colours you can tell apart.</p>'
+    return f'{note}<ul class="legend">{legend}{keys}</ul>' + "".join(map(_scene, pictures.scenes))
 
 
 def run_facts(results: Results, starts: Sequence[dict[str, Any]]) -> str:
@@ -81,17 +84,17 @@ def run_facts(results: Results, starts: Sequence[dict[str, Any]]) -> str:
 
 
 def _scene(scene: Scene) -> str:
-    figures = [_figure(scene.image, "image"), _figure(scene.truth, "truth")]
+    figures = [_figure(scene.image, "image"), _figure(scene.truth, "truth", "labels")]
     for model in scene.models:
         label = f"{model.name}, mIoU {model.miou:.3f}"
-        figures += [_figure(model.prediction, label), _figure(model.errors, "its errors")]
+        figures += [_figure(model.prediction, label, "labels"), _figure(model.errors, "its errors")]
     pairs = "".join(f'<div class="pair">{figures[i]}{figures[i + 1]}</div>' for i in range(0, len(figures), 2))
     return f'<div class="scene"><h3>{escape(scene.name)}</h3><p>{escape(", ".join(scene.roles))}</p>{pairs}</div>'
 
 
-def _figure(uri: str, label: str) -> str:
-    text = escape(label)
-    return f'<figure><img src="{uri}" alt="{text}" loading="lazy"><figcaption>{text}</figcaption></figure>'
+def _figure(uri: str, label: str, kind: str = "") -> str:
+    text, class_ = escape(label), f' class="{kind}"' if kind else ""
+    return f'<figure><img{class_} src="{uri}" alt="{text}" loading="lazy"><figcaption>{text}</figcaption></figure>'
 
 
 def _with_std(board: pd.DataFrame, score: str) -> list[Any]:

@@ -49,6 +49,38 @@
     setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
   addEventListener("beforeprint", () => document.querySelectorAll(".chart:not([data-drawn])").forEach(draw));
 
+  // one class alone: its pixels in blue, the others faded; who cannot tell the colours apart sees the classes all the same
+  async function highlight(image, color) {
+    image.dataset.full = image.dataset.full || image.src;
+    if (!color) { image.src = image.dataset.full; return; }
+    const full = new Image();
+    full.src = image.dataset.full;
+    await full.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: full.naturalWidth, height: full.naturalHeight });
+    const context = canvas.getContext("2d");
+    context.drawImage(full, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+    const data = pixels.data;
+    for (let i = 0; i < data.length; i += 4) {
+      const isChosen = color.every((value, channel) => data[i + channel] === value);
+      for (let channel = 0; channel < 3; channel++)
+        data[i + channel] = isChosen ? [0, 114, 178][channel] : 235 + 0.08 * (data[i + channel] - 128);
+    }
+    context.putImageData(pixels, 0, 0);
+    image.src = canvas.toDataURL();
+  }
+  document.querySelectorAll("ul.legend").forEach((legend) => {
+    const buttons = [...legend.querySelectorAll("button")];
+    const images = [];
+    for (let next = legend.nextElementSibling; next && next.matches(".scene"); next = next.nextElementSibling)
+      images.push(...next.querySelectorAll("img.labels"));
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      const isOn = button.getAttribute("aria-pressed") !== "true";
+      buttons.forEach((other) => other.setAttribute("aria-pressed", String(isOn && other === button)));
+      images.forEach((image) => highlight(image, isOn ? button.dataset.color.split(",").map(Number) : null));
+    }));
+  });
+
   function key(row, column) {
     const cell = row.cells[column];
     return cell.dataset.key === undefined ? cell.textContent : Number(cell.dataset.key);

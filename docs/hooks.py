@@ -1,0 +1,42 @@
+"""What the site needs beside its pages: files of the repository that they link to, and pages that `nav` does not name.
+
+On GitHub a link such as ``../cluster/local.yaml`` leads to the file. The site has nothing outside ``docs/``, so each of
+these files becomes a page of its own, as code.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)\)")
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".json": "json", ".md": "markdown", "": "docker"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the pages that ``nav`` does not name, so that a new one is never missing."""
+    named = set(re.findall(r"[\w-]+\.md", str(config.nav)))
+    others = sorted(path.name for path in Path(config.docs_dir).glob("*.md") if path.name not in named)
+    if others and config.nav is not None:
+        config.nav.append({"More": others})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Make a page of each file outside ``docs/`` that a page links to."""
+    root = Path(config.docs_dir).parent
+    pages = [file for file in files.documentation_pages() if file.abs_src_path is not None]
+    linked = {name for file in pages for name in OUTSIDE.findall(Path(str(file.abs_src_path)).read_text("utf-8"))}
+    for name in sorted(linked):
+        text = (root / name).read_text("utf-8")
+        content = f"# {name}\n\n````{LANGUAGES.get(Path(name).suffix, '')}\n{text}\n````\n"
+        files.append(File.generated(config, f"source/{name}.md", content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Lead links out of ``docs/`` to those pages."""
+    return markdown if page.file.src_uri.startswith("source/") else OUTSIDE.sub(r"](source/\1.md)", markdown)

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 EMPTY = """[...document.querySelectorAll(".chart")].filter((chart) =>
   !chart.querySelector("svg .role-mark path, svg .role-mark line, svg .role-mark text")).map((chart) => chart.id)"""
-COLUMN = "[...document.querySelectorAll('table.sortable tbody tr')].map((row) => row.cells[{}].textContent)"
+COLUMN = "[...document.querySelector('table.sortable').tBodies[0].rows].map((row) => row.cells[{}].textContent)"
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def test_the_leaderboard_sorts_and_the_theme_changes(browser, report: Path) -> N
     page = browser.new_page()
     page.goto(report.as_uri())
     ranks = page.evaluate(COLUMN.format(0))
-    page.locator("table.sortable th", has_text="rank").click()
+    page.locator("table.sortable").first.locator("th", has_text="rank").click()
     assert page.evaluate(COLUMN.format(0)) == ranks[::-1]
-    page.locator("table.sortable th", has_text="rank").click()
+    page.locator("table.sortable").first.locator("th", has_text="rank").click()
     assert page.evaluate(COLUMN.format(0)) == ranks
     assert page.locator("th[aria-sort=ascending]").count() == 1
     page.emulate_media(color_scheme="dark")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
     page.locator("#theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
     page.close()
@@ -120,6 +120,7 @@ def test_another_model_of_the_confusion_matrix_can_be_chosen(browser, report: Pa
     chart = page.locator("#confusion-rows")
     chart.scroll_into_view_if_needed()
     select = chart.locator("select")
+    select.wait_for()
     before = chart.locator("svg .role-mark text").all_text_contents()
     names = select.locator("option").all_text_contents()
     select.select_option(names[-1])

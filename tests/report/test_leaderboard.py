@@ -20,7 +20,8 @@ def test_trials_have_a_row_each_with_every_parameter_and_empty_cells_where_inact
     write_demo(writer)
     table = trials_table(read_ledger(writer.paths.ledger("search")), METRIC, "maximize")
     assert list(table.columns) == [
-        *("number", "name", "origin", "state", "reason", "epochs", "attempts", "params.model", "params.lr"),
+        *("number", "name", "origin", "state", "reason", "epochs", "attempts", "audited_rung"),
+        *("params.model", "params.lr"),
         *("best val/miou", "last val/miou", "best_epoch", "seconds", "started_at", "ended_at"),
     ]
     assert table["state"].tolist() == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
@@ -38,8 +39,8 @@ def test_csv_keeps_integers_and_every_digit(writer: SweepWriter) -> None:
     writer.trial("search", 0, "trial-0000", [0.1 + 0.2], params={"width": 8})
     writer.trial("search", 1, "trial-0001", [0.5], params={"lr": 1e-05})
     text = trials_table(read_ledger(writer.paths.ledger("search")), METRIC, "maximize").to_csv(index=False)
-    assert "0,trial-0000,search,COMPLETE,,1,,8,,0.30000000000000004,0.30000000000000004,1,2.0," in text
-    assert "1,trial-0001,search,COMPLETE,,1,,,1e-05,0.5,0.5,1,2.0," in text
+    assert "0,trial-0000,search,COMPLETE,,1,,,8,,0.30000000000000004,0.30000000000000004,1,2.0," in text
+    assert "1,trial-0001,search,COMPLETE,,1,,,,1e-05,0.5,0.5,1,2.0," in text
 
 
 def test_finalists_are_ranked_by_their_mean_validation_score_over_seeds(writer: SweepWriter) -> None:
@@ -59,7 +60,10 @@ def test_finalists_are_ranked_by_their_mean_validation_score_over_seeds(writer: 
     assert first["test/miou_official mean"] == pytest.approx(0.33)
     assert [first[f"test/iou/{group}"] for group in GROUPS] == pytest.approx([0.43 + 0.01 * i for i in range(8)])
     assert (first["epochs"], first["seconds"], first["search_seconds"]) == (2, 12.0, 6.0)
-    assert (first["parameters"], second["parameters"]) == (12, None)
+    assert (first["parameters"], second["parameters"]) == (
+        12,
+        1_000_000,
+    )  # counted in the model folder; else what the test reported
     assert (first["mlflow_runs"], second["mlflow_runs"]) == ("abc", "")
     assert first["params.lr"] == 0.002
 

@@ -94,7 +94,7 @@ def _sweep_body(results: Results, prefix: str, charts: dict[str, Any]) -> str:
         ("leaderboard", "Leaderboard", markup.leaderboard(results.board, results.metric)),
         ("trust", "How far to trust it", trust_facts(results) + grid("intervals", "agreement")),
         ("pictures", "Pictures", markup.gallery(make_gallery(results)) if results.spec.is_segmentation else ""),
-        ("costs", "What they cost", grid("cost-")),
+        ("costs", "What they cost", markup.costs(results.board) + grid("cost-")),
         ("classes", "Classes", grid("class-iou", "confusion-")),
         ("retraining", "Retraining", grid("winner-")),
         ("search", "Search", grid("learning-curves") + rung_table(results) + grid("best-by-")),

@@ -9,8 +9,6 @@ import pandas as pd
 from segbench.report.page.pictures import Gallery, Scene
 from segbench.report.results import Results
 
-COST_COLUMNS = (("gmacs", "GMACs", 2), ("latency_ms", "ms / image", 1), ("peak_mib", "MiB", 1))
-
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
     """Return a table, without a head if there are no headings.
@@ -45,13 +43,25 @@ def leaderboard(board: pd.DataFrame, metric: str) -> str:
         columns["tied with"] = [str(ranks or "").replace(";", ", ") for ranks in board["tied_with"]]
         columns["official"] = [_number(value) for value in board["test/miou_official mean"]]
     columns["weights (M)"] = [_number(value, 2, 1e-6) for value in board["parameters"]]
-    for name, title, digits in COST_COLUMNS:
-        if name in board:
-            columns[title] = [_number(value, digits) for value in board[name]]
     columns["epochs"] = [_number(value, 1) for value in board["epochs"]]
     columns["minutes"] = [_number(value, 1, 1 / 60) for value in board["seconds"]]
     shown = {name: cells for name, cells in columns.items() if any(not _is_empty(cell) for cell in cells)}
     return table(list(shown), zip(*shown.values(), strict=True), "sortable")
+
+
+def costs(board: pd.DataFrame) -> str:
+    """Return what each model costs to run, a row each; nothing where it was not measured."""
+    if "measured_on" not in board or board["measured_on"].isna().all():
+        return ""
+    measured = board[board["measured_on"].notna()]
+    kinds = (("parameters", 2, 1e-6), ("gmacs", 2, 1.0), ("latency_ms", 1, 1.0), ("peak_mib", 1, 1.0))
+    cells = [[_number(value, digits, unit) for value in measured[name]] for name, digits, unit in kinds]
+    batches = zip(measured["latency_batch_ms"], measured["measured_batch"], strict=True)
+    batched = [(f"{latency:.1f} for {batch}", float(latency)) for latency, batch in batches]
+    headings = ["rank", "name", "weights (M)", "GMACs", "ms, one image", "peak MiB", "ms, a batch", "measured on"]
+    ranks = [int(rank) for rank in measured["rank"]]
+    rows = zip(ranks, measured["name"], *cells, batched, measured["measured_on"], strict=True)
+    return table(headings, rows, "sortable")
 
 
 def gallery(pictures: Gallery) -> str:

@@ -55,7 +55,15 @@ def learning_curves(results: Results) -> Chart:
     }
     marks = {
         "data": {"values": audited},
-        "mark": {"type": "point", "shape": "diamond", "size": 70, "filled": False, "strokeWidth": 2, "color": AUDITED},
+        "mark": {
+            "type": "point",
+            "shape": "diamond",
+            "size": 130,
+            "filled": False,
+            "strokeWidth": 2.5,
+            "opacity": 1,
+            "color": AUDITED,
+        },
         "encoding": {"x": x, "y": y, "tooltip": [*_tips(results.metric), *tooltip(stop="would have stopped at")]},
     }
     note = "A line per trial; a cross where it was stopped. Point at a line to follow it."

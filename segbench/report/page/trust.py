@@ -54,15 +54,20 @@ def _finalist_facts(results: Results) -> list[list[str]]:
 
 def _audit_facts(audit: Audit, results: Results) -> list[list[str]]:
     low, high = audit.interval.low, audit.interval.high
-    stops = f"{len(audit.wrong)} of {audit.num_audited} audited, {100 * audit.rate:.1f} %"
-    stops += f" (95 % of all {audit.num_stops} stops: {100 * low:.1f} % to {100 * high:.1f} %)"
-    if audit.wrong:
-        stops += f": {', '.join(audit.wrong)}"
+    stops = f"{len(audit.wrong)} of {audit.num_audited} audited: {100 * audit.rate:.1f} %"
+    stops += f" (95 % interval, for all {audit.num_stops} stops: {100 * low:.1f} % to {100 * high:.1f} %)"
     if audit.num_running:
         stops += f"; {audit.num_running} more still run"
-    needed = f"at full length better than the last searched finalist without the audit, {audit.needed:.4f}"
-    regret = f"{audit.regret:.4f} {results.metric} at least: the best audited trial over the best that was not stopped"
-    return [[f"Wrong stops of ASHA ({needed})", stops], ["Regret of stopping early", regret]]
+    scored = f"scored above {audit.needed:.4f}, which is what the last searched finalist without the audit had"
+    names = f": {', '.join(audit.wrong)}" if audit.wrong else ""
+    regret = (
+        f"{audit.regret:.4f} {results.metric} at least: from the best trial that was not stopped to the best audited"
+    )
+    return [
+        ["Wrong stops of ASHA", stops],
+        ["Wrong means: at full length the trial", scored + names],
+        ["Regret of stopping early", regret],
+    ]
 
 
 def rung_table(results: Results) -> str:

@@ -29,7 +29,8 @@ def listen(page: Any, allowed: tuple[str, ...] = ("file:", "data:")) -> list[str
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(allowed) else complaints.append(request.url))
     page.on(
-        "response", lambda response: None if response.ok else complaints.append(f"{response.status} {response.url}")
+        "response",
+        lambda response: None if response.status < 400 else complaints.append(f"{response.status} {response.url}"),
     )
     return complaints
 

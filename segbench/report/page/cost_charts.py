@@ -50,8 +50,13 @@ def _cost_chart(shown: pd.DataFrame, column: str, what: str, title: str, unit: f
          "front": "on the Pareto front" if front else "beaten"}
         for name, rank, cost, score, front in zip(names, ranks, costs, scores, is_front, strict=True)
     ]  # fmt: skip
-    x = field("cost", "quantitative", title, scale={"type": "log", "nice": False, "padding": 24},
-              axis={"tickCount": 4, "format": "~s" if max(costs) >= 1000 else "~g", "labelOverlap": True})  # fmt: skip
+    labels = {
+        "tickCount": 4,
+        "format": "~s" if max(costs) >= 1000 else "~g",
+        "labelOverlap": True,
+        "labelSeparation": 8,
+    }
+    x = field("cost", "quantitative", title, scale={"type": "log", "nice": False, "padding": 24}, axis=labels)
     y = field("miou", "quantitative", "test/miou", scale={"zero": False, "padding": 14}, axis={"tickCount": 5})
     kinds = {"domain": ["on the Pareto front", "beaten"], "range": [SERIES[0], SERIES[7]]}
     color = field("front", "nominal", None, scale=kinds, legend={"orient": "top"})

@@ -176,7 +176,9 @@ def _curves(values: Values, title: str, names: list[str], more: Mapping[str, Spe
         "tooltip": tooltip(seed="seed", epoch="epoch", value=title),
         **more,
     }
-    return chart_spec(values, 260, mark={"type": "line", "strokeWidth": 1.6}, encoding=encoding)
+    has_one_epoch = all(value["epoch"] == 1 for value in values)  # a line needs two points
+    mark = {"type": "line", "strokeWidth": 1.6, "point": {"size": 40} if has_one_epoch else False}
+    return chart_spec(values, 260, mark=mark, encoding=encoding)
 
 
 def _series(names: list[str]) -> Spec:

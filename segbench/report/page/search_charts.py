@@ -178,7 +178,7 @@ def best_so_far(results: Results) -> list[Chart]:
     for unit in ("trials", "epochs", "minutes"):
         encoding = {
             "x": field(unit, "quantitative", unit, axis={"tickCount": 5}),
-            "y": field("best", "quantitative", f"best {results.metric}", scale={"zero": False}),
+            "y": field("best", "quantitative", f"best {results.metric}", scale={"zero": False}, axis={"format": "~g"}),
         }
         mark = {"type": "line", "interpolate": "step-after", "point": {"size": 20}, "color": "#0072B2", "tooltip": True}
         spec = chart_spec(rows, 180, mark=mark, encoding=encoding)

@@ -24,7 +24,7 @@ parameters:
   schedule: {{values: [constant, one-cycle]}}
 baselines: [{{name: seed, parameters: {{lr: 1e-3, patience: 2}}}}]
 search: {{seed: 5, startup_trials: 2}}
-scheduler: {{max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}
+scheduler: {{max_epochs: 4, grace_epochs: 1, reduction_factor: 2, audit: 0.3}}
 budget: {{trials: 5, max_concurrent: 1}}
 retrain: {{top_k: 1, seeds: 2}}
 mlflow: {{enabled: false}}
@@ -38,7 +38,8 @@ def _say_the_seed() -> None:
 
 def synthetic_file(folder: Path, trials: int) -> Path:
     path = folder / "synthetic.yaml"
-    path.write_text(SYNTHETIC.format(function="curve", trials=trials, retrain="retrain: {top_k: 2, seeds: 2}"))
+    text = SYNTHETIC.format(function="curve", trials=trials, retrain="retrain: {top_k: 2, seeds: 2}")
+    path.write_text(text.replace("reduction_factor: 3", "reduction_factor: 3, audit: 0.3"))
     return path
 
 

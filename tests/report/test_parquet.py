@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from sweep_ledgers import GROUPS, SweepWriter, write_demo, write_tested
+from sweep_ledgers import GROUPS, SweepWriter, write_demo, write_searched, write_tested
 
 from segbench.ledger import read_ledger
 from segbench.paths import STAGES
 from segbench.records import TrialState
-from segbench.report.folder import read_leaderboard, write_tables
+from segbench.report.folder import read_leaderboard, read_records, write_tables
 from segbench.report.parquet import metrics_parquet, trials_parquet
+from segbench.report.runs import trial_views
 
 METRIC = "val/miou"
 
@@ -57,6 +58,19 @@ def test_parameters_are_typed_and_the_settings_complete(writer: SweepWriter) -> 
         2023,
     )
     assert json.loads(first["config"])["width"] == 8
+
+
+def test_audited_trials_are_marked_in_every_table_and_in_mlflow(writer: SweepWriter) -> None:
+    write_tested(writer)
+    write_searched(writer)
+    write_tables(writer.paths, METRIC, "maximize")
+    expected = {"trial-5": 1, "trial-11": 3}
+    for table in (pd.read_csv(writer.paths.trials), pd.read_parquet(writer.paths.root / "trials.parquet")):
+        marked = table[table["audited_rung"].notna()]
+        assert dict(zip(marked["name"], marked["audited_rung"], strict=True)) == expected
+    views = trial_views(writer.paths, read_records(writer.paths), "maximize", {}, final=True)
+    tags = {view.name: view.tags["audited_rung"] for view in views if "audited_rung" in view.tags}
+    assert tags == {name: str(rung) for name, rung in expected.items()}
 
 
 def test_a_function_without_confusion_matrices_has_no_such_column(writer: SweepWriter) -> None:

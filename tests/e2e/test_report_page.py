@@ -31,7 +31,7 @@ COLUMN = "[...document.querySelector('table.sortable').tBodies[0].rows].map((row
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if RUN:
-        paths = SweepPaths(Path(RUN))
+        paths = SweepPaths(Path(RUN).resolve())
     else:
         writer = SweepWriter(SweepPaths(tmp_path_factory.mktemp("sweep") / "demo"))
         write_tested(writer)

@@ -40,7 +40,7 @@ def cli() -> None:
 
 
 cli.add_command(cluster_group)
-for verb in (verbs.leaderboard, verbs.report, verbs.status):
+for verb in (verbs.leaderboard, verbs.report, verbs.export, verbs.status):
     cli.add_command(verb)
 
 

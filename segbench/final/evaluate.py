@@ -131,14 +131,14 @@ def predict_folder(model_folder: str | Path, images_folder: Path, output: Path, 
     """Segment all PNG and JPEG pictures in a folder and return the label files written.
 
     For ``a/b.png`` it writes ``a/b_labelIds.png`` (Cityscapes label ids; a group is written as
-    :attr:`LoadedModel.label_ids` says) and ``a/b_color.png``, at the picture's size.
+    :attr:`LoadedModel.label_ids` says) and ``a/b_color.png``, at the picture's size; computed in float32.
 
     Raises:
         UserError: no folder, no picture in it, or two pictures that differ only in their suffix.
         DataError: a picture cannot be read.
     """
     sources = find_images(images_folder)
-    model = load_model(model_folder, device)
+    model = load_model(model_folder, device, precision="fp32")
     label_files = []
     for source in sources:
         classes = model.predict_image(read_image(source))

@@ -18,7 +18,7 @@ from segbench.models import build_model
 from segbench.training.batches import normalise, to_device, to_images
 from segbench.training.checkpoint import MODEL_FILE, load_model_files
 from segbench.training.confusion import predict_classes
-from segbench.training.switches import Switches, switches_for
+from segbench.training.switches import Precision, Switches, switches_for
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -93,8 +93,14 @@ class LoadedModel:
         return palette[classes]
 
 
-def load_model(folder: str | Path, device: str = "cpu") -> LoadedModel:
+def load_model(folder: str | Path, device: str = "cpu", precision: Precision | None = None) -> LoadedModel:
     """Read a model folder (``model.safetensors`` and ``config.json``).
+
+    Args:
+        folder: that one.
+        device: where it runs.
+        precision: of its arithmetic; None: as in training, which is how it was validated and is tested. Predictions
+            that leave segbench use fp32, so that every device and every exported format gives the same label map.
 
     Raises:
         CheckpointError: it is not a model folder, it is damaged, or of a version that this one does not know.
@@ -106,6 +112,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> LoadedModel:
     try:
         config = TrialConfig(**card["config"])
         switches = Switches(**card["switches"]) if "switches" in card else switches_for(config, target)
+        switches = switches if precision is None else replace(switches, precision=precision)
         # random weights are drawn and overwritten: leave the caller's generator as it was
         with torch.random.fork_rng(devices=[]):
             module = build_model(replace(config, pretrained=None), len(card["groups"]))

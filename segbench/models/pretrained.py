@@ -47,7 +47,7 @@ def load_network(network: Any, network_config: Any, source: str, *, head: str, v
 
     folder = find_folder(source) or _download(source)
     try:
-        with _quiet():
+        with quiet():
             loaded, report = network.from_pretrained(
                 folder,
                 config=network_config,
@@ -102,8 +102,8 @@ def _download(repository: str) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' table of loaded names: load_network checks them itself."""
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and its table of loaded names."""
     from transformers.utils import logging
 
     verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

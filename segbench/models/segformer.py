@@ -82,7 +82,8 @@ def attend(attention: Any, x: Tensor) -> Tensor:
         reduced = reduction.layer_norm(convolve(reduction.sequence_reduction, x))
 
     def heads(tokens: Tensor) -> Tensor:
-        return tokens.view(len(tokens), -1, attention.num_attention_heads, attention.head_dim).transpose(1, 2)
+        # not len(): an exported model would be fixed to one batch size
+        return tokens.view(tokens.shape[0], -1, attention.num_attention_heads, attention.head_dim).transpose(1, 2)
 
     query, key, value = heads(attention.q_proj(x)), heads(attention.k_proj(reduced)), heads(attention.v_proj(reduced))
     if query.device.type == "cpu" and query.dtype.itemsize < 4:

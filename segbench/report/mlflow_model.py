@@ -60,8 +60,8 @@ def _save(local: Path, folder: Path, model: Model) -> None:
         data_path=str(folder),
         code_paths=[str(Path(segbench.__file__).parent)],
         signature=ModelSignature(
-            inputs=Schema([TensorSpec(image, (-1, height, width, 3))]),
-            outputs=Schema([TensorSpec(image, (-1, height, width))]),
+            inputs=Schema([TensorSpec(image, (-1, -1, -1, 3))]),
+            outputs=Schema([TensorSpec(image, (-1, -1, -1))]),
         ),
         input_example=np.full((1, height, width, 3), 127, np.uint8),
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _REQUIREMENTS],

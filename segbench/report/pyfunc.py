@@ -17,15 +17,20 @@ class SegmentationPredictor:
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the class of every pixel.
 
+        Pictures of another size than that of the training are resized to it, and the classes resized back, as
+        ``segbench predict`` does.
+
         Args:
-            images: RGB, uint8 (N, H, W, 3), of the size that the model was trained at.
+            images: RGB, uint8 (N, H, W, 3).
 
         Returns:
             uint8 (N, H, W): indices into the groups of the model's ``config.json``.
         """
-        return self._model.predict(images)
+        if images.shape[1:3] == self._model.size or len(images) == 0:
+            return self._model.predict(images)
+        return np.stack([self._model.predict_image(image) for image in images])
 
 
 def _load_pyfunc(data_path: str) -> SegmentationPredictor:
     """Return the model in ``data_path``; the name is MLflow's."""
-    return SegmentationPredictor(load_model(Path(data_path)))
+    return SegmentationPredictor(load_model(Path(data_path), precision="fp32"))

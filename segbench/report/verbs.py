@@ -1,4 +1,4 @@
-"""The verbs that read results: ``segbench leaderboard``, ``report`` and ``status``; wiring only."""
+"""The verbs that read results: ``segbench leaderboard``, ``report``, ``export`` and ``status``; wiring only."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from rich.console import Console
 
-from segbench.errors import StateError
+from segbench.errors import StateError, UserError
 from segbench.paths import SweepPaths
 
 if TYPE_CHECKING:
@@ -65,3 +65,36 @@ def status(folder: Path) -> None:
 
     paths, loaded = open_sweep(folder)
     out.print(status_table(paths, loaded.spec, loaded.space))
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_",
+    required=True,
+    type=click.Choice(["huggingface", "onnx", "torch-export", "tensorboard"]),
+    help="The first three take a model folder, tensorboard a sweep's.",
+)
+@click.option("--out", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
+def export(source: Path, format_: Literal["huggingface", "onnx", "torch-export", "tensorboard"], folder: Path) -> None:
+    """Write the model in SOURCE, or the curves of the sweep in SOURCE, in the format of another tool."""
+    if format_ == "tensorboard":
+        from segbench.report.folder import read_records
+        from segbench.report.tensorboard import write_events
+
+        paths, loaded = open_sweep(source)
+        count = write_events(read_records(paths), loaded.spec.metric.name, loaded.spec.metric.goal, folder)
+        out.print(f"{count} trials; look at them with: tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
+        return
+    if SweepPaths(source).spec.is_file():
+        names = sorted(path.name for path in source.glob("models/*"))
+        raise UserError(f"{source} is a sweep; name one of its models: {source}/models/{{{','.join(names)}}}")
+    from segbench.final.export import export_model
+
+    exported = export_model(source, format_, folder)
+    out.print(
+        f"{', '.join(exported.files)} in {folder}; logits differ by {exported.difference:.1g} from the model's",
+        highlight=False,
+        soft_wrap=True,
+    )

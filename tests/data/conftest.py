@@ -1,10 +1,10 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from cityscapes_files import write_pair
+from real_scenes import find_camvid
 
 from segbench.data import dataset
 
@@ -34,11 +34,9 @@ def small_root(make_root: MakeRoot) -> Path:
 
 @pytest.fixture
 def camvid() -> Path:
-    """Return real street scenes, which the licence keeps out of the repository."""
-    default = Path(__file__).parents[2].parent / "shared" / "data" / "camvid"
-    root = Path(os.environ.get("SEGBENCH_CAMVID", default))
-    if not root.is_dir():
-        pytest.skip(f"no real scenes at {root}; set SEGBENCH_CAMVID")
+    root = find_camvid()
+    if root is None:
+        pytest.skip("no real scenes; set SEGBENCH_CAMVID")
     return root
 
 

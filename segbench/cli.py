@@ -40,7 +40,7 @@ def cli() -> None:
 
 
 cli.add_command(cluster_group)
-for verb in (verbs.leaderboard, verbs.report, verbs.export, verbs.status):
+for verb in (verbs.leaderboard, verbs.report, verbs.compare, verbs.export, verbs.status):
     cli.add_command(verb)
 
 
@@ -117,8 +117,8 @@ def _run_sweep(
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
     if spec.mlflow.enabled:
         uri = tracking_uri(paths, spec)
-        view = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-        out.print(f"MLflow       {view}", highlight=False, soft_wrap=True)
+        at = f" (at {uri})" if uri.startswith("http") else ""
+        out.print(f"MLflow       segbench compare {paths.root}{at}", highlight=False, soft_wrap=True)
     out.print(f"Optuna       optuna-dashboard {paths.study}", highlight=False, soft_wrap=True)
 
 

@@ -27,6 +27,7 @@ class SweepPaths:
     mlflow.db, mlartifacts/ MLflow, when no server is named
     optuna.log              the study, for optuna-dashboard
     state/<stage>.jsonl     the ledgers: all that decisions depend on
+    state/data.json         which data exactly: digest, images of each split, groups
     state/sharing.json      what trials need of a GPU: measured, and decided
     trials/<stage>/<name>/  last/ and best/ checkpoints, pictures
     models/<name>/          best checkpoint of each row of the leaderboard
@@ -89,6 +90,11 @@ class SweepPaths:
     def lock(self) -> Path:
         """Held by the process that runs the sweep."""
         return self.root / "state" / "lock"
+
+    @property
+    def data(self) -> Path:
+        """Which data exactly."""
+        return self.root / "state" / "data.json"
 
     @property
     def sharing(self) -> Path:

@@ -3,6 +3,24 @@
 Importing this package imports no torch; only :mod:`segbench.data.augment` does.
 """
 
-from segbench.data.dataset import SegmentationData, Split, absolute, cache_folder, check_data, open_data
+from segbench.data.dataset import (
+    DataFacts,
+    SegmentationData,
+    Split,
+    absolute,
+    cache_folder,
+    check_data,
+    describe_data,
+    open_data,
+)
 
-__all__ = ["SegmentationData", "Split", "absolute", "cache_folder", "check_data", "open_data"]
+__all__ = [
+    "DataFacts",
+    "SegmentationData",
+    "Split",
+    "absolute",
+    "cache_folder",
+    "check_data",
+    "describe_data",
+    "open_data",
+]

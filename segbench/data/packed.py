@@ -80,7 +80,7 @@ def open_packed(recipe: Recipe, folder: Path) -> PackedSet:
         DataError: A scene cannot be read, or ``folder`` cannot be written or is too full.
     """
     path = folder / f"{recipe.key}.arrow"
-    packed = _map(path, recipe)
+    packed = find_packed(recipe, folder)
     if packed is not None:
         return packed
     try:
@@ -95,6 +95,11 @@ def open_packed(recipe: Recipe, folder: Path) -> PackedSet:
     if packed is None:
         raise DataError(f"{path}: damaged right after it was written; check the disk, or name another cache_dir")
     return packed
+
+
+def find_packed(recipe: Recipe, folder: Path) -> PackedSet | None:
+    """Map the packed file of ``recipe`` in ``folder``; None where there is none that is whole."""
+    return _map(folder / f"{recipe.key}.arrow", recipe)
 
 
 def _map(path: Path, recipe: Recipe) -> PackedSet | None:

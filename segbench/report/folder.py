@@ -72,11 +72,16 @@ def model_folder(paths: SweepPaths, finalist: Finalist, goal: Goal) -> Path:
 
 def read_run_ids(paths: SweepPaths) -> dict[str, str]:
     """Return the MLflow run ids that the last delivery left, by ``<stage>/<trial name>``."""
+    return read_delivered(paths)[1]
+
+
+def read_delivered(paths: SweepPaths) -> tuple[str, dict[str, str]]:
+    """Return the MLflow experiment's id and the run ids by ``<stage>/<trial name>``; empty before any delivery."""
     path = mlflow_state(paths)
     if not path.exists():
-        return {}
-    runs: dict[str, dict[str, str]] = json.loads(path.read_text())["runs"]
-    return {key: run["run_id"] for key, run in runs.items()}
+        return "", {}
+    document = json.loads(path.read_text())
+    return str(document["experiment_id"]), {key: run["run_id"] for key, run in document["runs"].items()}
 
 
 def mlflow_state(paths: SweepPaths) -> Path:

@@ -93,7 +93,7 @@ def leaderboard_table(
             "rank": rank,
             "name": finalist.name,
             "origin": finalist.search.assignment.origin,
-            "model": _model(finalist.search),
+            "model": model_name(finalist.search),
             f"search {metric}": finalist.search_score(goal),
             **_param_cells(finalist.search, params),
             "config_hash": config_hash(finalist.search.assignment.config),
@@ -200,7 +200,7 @@ def _join_run_ids(finalist: Finalist, run_ids: Mapping[str, str]) -> str:
     return ";".join(run_ids[key] for key in keys if key in run_ids)
 
 
-def _model(record: TrialRecord) -> str | None:
+def model_name(record: TrialRecord) -> str | None:
     """Return the family, with its variant where one is set; None when a user's function has no ``model``."""
     model, variant = record.assignment.config.get("model"), record.assignment.config.get("variant")
     if not isinstance(model, str):

@@ -1,28 +1,32 @@
 """Makes MLflow equal to the run views: get-or-create by tag, one batch per run, nothing twice.
 
 Only a client with an explicit address is used: MLflow's global state (active run, tracking address) stays the
-user's. With mlflow_model.py the only module that imports mlflow.
+user's. With mlflow_model.py and mlflow_view.py the only module that imports mlflow.
 """
 
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from segbench.errors import UserError
 from segbench.paths import atomic_write
-from segbench.report.mlflow_model import log_model
-from segbench.report.runs import PARENT_KEY, Point, RefusedError, RunView
+from segbench.report.mlflow_model import log_model, register_model
+from segbench.report.runs import PARENT_KEY, DatasetView, Point, RefusedError, RunView
 
 SWEEP_TAG = "segbench.sweep_id"
 KEY_TAG = "segbench.key"
 MODEL_TAG = "segbench.model_id"
+NAME_TAG = "mlflow.runName"
 
 _MAX_METRICS = 900
 _MAX_PARAMS = 100
@@ -46,6 +50,7 @@ class Progress:
     missing_params: dict[str, str]
     status: str
     tags: dict[str, str]
+    has_dataset: bool
     has_artifacts: bool = False
 
 
@@ -117,9 +122,12 @@ class Delivery:
         if view.status == "RUNNING" and progress.status != "RUNNING":
             self.client.update_run(run.run_id, status="RUNNING")
             progress.status = "RUNNING"
-        tags_wanted = {**view.tags, **self._parent_tag(view)}
+        if view.dataset is not None and not progress.has_dataset:
+            self.client.log_inputs(run.run_id, datasets=[_dataset_input(view.dataset)])
+            progress.has_dataset = True
+        tags_wanted = {**view.tags, **self._parent_tag(view), NAME_TAG: view.name}
         changed = {key: value for key, value in tags_wanted.items() if progress.tags.get(key) != value}
-        points = [*new, view.test] if view.test is not None else new
+        points = [*new, *view.summary]
         batches = list(_batches(points)) or [[]]
         for metrics in batches:
             tags = [RunTag(*tag) for tag in changed.items()] if metrics is batches[-1] else []
@@ -144,6 +152,17 @@ class Delivery:
         tags = self.client.get_run(run.run_id).data.tags
         run.model_id = tags.get(MODEL_TAG) or log_model(self.client, self.experiment_id, run.run_id, folder, step)
         self.client.set_tag(run.run_id, MODEL_TAG, run.model_id)
+
+    def register_models(self, name: str, keys: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Put logged models into the registry, each once, and give each its alias.
+
+        Args:
+            name: of the registered model.
+            keys: alias to run; an alias that is not among them is left as it is.
+            tags: of new versions.
+        """
+        for alias, key in keys.items():
+            register_model(self.client, name, self._runs[key].model_id, alias, {**tags, KEY_TAG: key})
 
     def save_cache(self) -> None:
         """Remember what was delivered."""
@@ -206,7 +225,8 @@ class Delivery:
         if run is None:
             run = self._create(view)
         missing = {key: value for key, value in view.params.items() if key not in run.data.params}
-        progress = Progress(self._last_step(run, view), missing, run.info.status, dict(run.data.tags))
+        has_dataset = bool(run.inputs and run.inputs.dataset_inputs)
+        progress = Progress(self._last_step(run, view), missing, run.info.status, dict(run.data.tags), has_dataset)
         known = self._runs.get(view.key)
         if known is None or known.run_id != run.info.run_id:
             self._runs[view.key] = DeliveredRun(run.info.run_id)
@@ -232,6 +252,16 @@ class Delivery:
             self.client.log_text(run.run_id, text, name)
         for name, path in view.files.items():
             self.client.log_artifact(run.run_id, str(path), str(Path(name).parent) if "/" in name else None)
+
+
+def _dataset_input(view: DatasetView) -> DatasetInput:
+    if view.root is None:
+        source = CodeDatasetSource({"mlflow.source.name": "segbench.data.streets"})
+    else:
+        source = resolve_dataset_source(view.root)
+    described = MetaDataset(source, name=view.name, digest=view.digest).to_dict()
+    dataset = Dataset(**{**described, "profile": json.dumps(view.profile)})
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _batches(points: Sequence[Point]) -> Iterator[list[Metric]]:

@@ -6,6 +6,7 @@ it makes, on an explicit client.
 
 import json
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -48,6 +50,24 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, folder: Pat
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=step)])
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)
+
+
+def register_model(client: MlflowClient, name: str, model_id: str, alias: str, tags: Mapping[str, str]) -> None:
+    """Make a logged model a version of the registered model ``name``, unless it is one, and point ``alias`` at it."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model = client.get_logged_model(model_id)
+    versions = client.search_model_versions(f"name = '{name}' AND run_id = '{model.source_run_id}'")
+    version = next((found for found in versions if found.model_id == model_id), None)
+    if version is None:
+        version = client.create_model_version(
+            name, source=model.artifact_location, run_id=model.source_run_id, model_id=model_id, tags=dict(tags)
+        )
+    if alias not in version.aliases:
+        client.set_registered_model_alias(name, alias, version.version)
 
 
 def _save(local: Path, folder: Path, model: Model) -> None:

@@ -9,7 +9,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from segbench.errors import SegbenchError
 from segbench.paths import Stage, SweepPaths
 from segbench.records import Confusion, EpochRecord, Goal, TrialRecord, TrialState
 from segbench.report.finalists import rank_finalists
+from segbench.report.leaderboard import model_name
 
 Records = Mapping[Stage, Sequence[TrialRecord]]
 """Of all three stages."""
@@ -24,6 +25,9 @@ Records = Mapping[Stage, Sequence[TrialRecord]]
 PARENT_KEY = "sweep"
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+_SEARCH_STAGES = {"search": "trial", "baseline": "baseline"}
+"""Tag ``stage`` of a search trial, by its origin."""
 
 _STATUS: Mapping[TrialState, Status] = {
     TrialState.RUNNING: "RUNNING",
@@ -48,6 +52,19 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatasetView:
+    """What a run was trained on."""
+
+    name: str
+    digest: str
+    """Of all pixels and labels."""
+    root: str | None
+    """Folder of the data set; None for generated scenes."""
+    profile: Mapping[str, Any]
+    """Images of each split, size, groups."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunView:
     """One MLflow run as it should be."""
 
@@ -61,8 +78,9 @@ class RunView:
     params: Mapping[str, str]
     points: Sequence[Point]
     """Steps ascending; new ones are added at the end."""
-    test: Point | None = None
-    """Test metrics, once the test has ended."""
+    summary: Sequence[Point] = ()
+    """Once the trial has ended: its best score, at that epoch; test metrics, once the test has ended."""
+    dataset: DatasetView | None = None
     texts: Mapping[str, str]
     """Artifact path -> text."""
     files: Mapping[str, Path]
@@ -78,17 +96,21 @@ class RunView:
 def trial_views(
     paths: SweepPaths,
     records: Records,
+    metric: str,
     goal: Goal,
     common_tags: Mapping[str, str],
     final: bool,
+    dataset: DatasetView | None = None,
 ) -> Iterator[RunView]:
     """Yield a view per search trial and per retraining.
 
     Args:
         paths: the sweep's folder, for pictures and tables.
         records: of all stages.
+        metric: the searched metric.
         goal: direction of improvement.
         common_tags: set on every run.
+        dataset: what they were trained on; None where it is not known.
         final: nothing is running any more: unfinished trials become KILLED, and ranks are known.
     """
     tests = {record.assignment.source: record for record in records["test"] if record.state.is_finished}
@@ -98,7 +120,8 @@ def trial_views(
         for record in records[stage]:
             test = tests.get(record.number) if stage == "retrain" else None
             tags = {**common_tags, **ranks.get(f"{stage}/{record.assignment.name}", {})}
-            yield _trial_view(paths, stage, record, test, goal, tags, final)
+            view = _trial_view(paths, stage, record, test, goal, tags, final)
+            yield replace(view, summary=_summary(record, test, metric, goal), dataset=dataset)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -140,13 +163,14 @@ def _trial_view(
     best = record.best(goal) or (record.epochs[-1] if record.epochs else None)
     return RunView(
         key=f"{stage}/{assignment.name}",
-        name=assignment.name,
+        name=_run_name(record, tags.get("rank")),
         status="KILLED" if final and not finished else _STATUS[record.state],
         start_ms=milliseconds(record.started_at),
         end_ms=None if end is None else milliseconds(end),
         tags={
             **tags,
-            "stage": stage,
+            "stage": "retrain" if stage == "retrain" else _SEARCH_STAGES[assignment.origin],
+            "trial": assignment.name,
             "state": record.state.value,
             "reason": record.reason,
             "origin": assignment.origin,
@@ -158,7 +182,6 @@ def _trial_view(
         },
         params=flatten(assignment.config),
         points=tuple(_point(epoch) for epoch in record.epochs),
-        test=_test_point(test, best),
         texts=_tables(best) if finished else {},
         files={
             **(_files(paths.trial(stage, assignment.name), "") if finished else {}),
@@ -171,12 +194,23 @@ def _point(epoch: EpochRecord) -> Point:
     return Point(epoch.epoch, milliseconds(epoch.at), _numbers(epoch.metrics))
 
 
-def _test_point(test: TrialRecord | None, best: EpochRecord | None) -> Point | None:
-    """Return the test metrics at the epoch whose weights were tested."""
-    if test is None or not test.epochs:
-        return None
-    result = test.epochs[-1]
-    return Point(0 if best is None else best.epoch, milliseconds(result.at), _numbers(result.metrics))
+def _run_name(record: TrialRecord, rank: str | None) -> str:
+    """Return ``#01 segformer mit-b0 trial-0003-seed-0``: rank, once it is known, model and trial."""
+    parts = [None if rank is None else f"#{rank:0>2}", model_name(record), record.assignment.name]
+    return " ".join(part for part in parts if part is not None)
+
+
+def _summary(record: TrialRecord, test: TrialRecord | None, metric: str, goal: Goal) -> tuple[Point, ...]:
+    """Return the best score, and the test metrics at the epoch whose weights were tested."""
+    best = record.best(goal)
+    points = []
+    if best is not None and record.state.is_finished:
+        points.append(Point(best.epoch, milliseconds(best.at), {metric_name(f"best/{metric}"): best.score}))
+    if test is not None and test.epochs:
+        result, tested = test.epochs[-1], best or (record.epochs[-1] if record.epochs else None)
+        step = 0 if tested is None else tested.epoch
+        points.append(Point(step, milliseconds(result.at), _numbers(result.metrics)))
+    return tuple(points)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from segbench.ledger import read_ledger
 from segbench.paths import STAGES, SweepPaths, atomic_write
+from segbench.report.dataset import dataset_view
 from segbench.report.finalists import rank_finalists
 from segbench.report.folder import mlflow_state, model_folder, write_tables
 from segbench.report.runs import PARENT_KEY, Records, RefusedError, trial_views
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S = 60
+ALIASES = ("champion", "challenger")
+"""In MLflow's registry: the best model of the leaderboard, and the next."""
 INTERRUPT_TIMEOUT_S = 10.0
 """Ctrl-C waits so long for MLflow."""
 
@@ -189,7 +192,8 @@ class _Session:
         """Return the number of runs and of new steps delivered, and what MLflow refused."""
         num_runs, num_steps = 0, 0
         errors = []
-        for view in trial_views(self._paths, records, self._spec.metric.goal, tags, final):
+        metric, dataset = self._spec.metric, dataset_view(self._paths, self._spec)
+        for view in trial_views(self._paths, records, metric.name, metric.goal, tags, final, dataset):
             try:
                 num_steps += 0 if delivery.is_delivered(view) else delivery.deliver(view)
                 num_runs += 1
@@ -199,8 +203,9 @@ class _Session:
         return num_runs, num_steps, errors
 
     def _deliver_models(self, delivery: "Delivery", records: Records) -> None:
-        """Log the model of each row of the leaderboard."""
+        """Log the model of each row of the leaderboard, and register the first two."""
         goal = self._spec.metric.goal
+        logged: list[str] = []
         for finalist in rank_finalists(records["search"], records["retrain"], records["test"], goal):
             folder = model_folder(self._paths, finalist, goal)
             if not (folder / "model.safetensors").is_file():
@@ -209,10 +214,13 @@ class _Session:
             key = f"search/{finalist.name}" if seed is None else f"retrain/{seed.assignment.name}"
             best = (seed or finalist.search).best(goal)
             delivery.deliver_model(key, folder, step=best.epoch if best else 0)
+            logged.append(key)
+        winners = dict(zip(ALIASES, logged, strict=False))
+        delivery.register_models(self._spec.name, winners, {"sweep": self._spec.name})
 
     def _connect(self) -> "Delivery":
         if self._delivery is None:
-            _set_mlflow_defaults()
+            set_mlflow_defaults()
             # seconds of imports: not before it is needed
             from segbench.report.mlflow_delivery import Delivery, create_database
 
@@ -241,7 +249,7 @@ def _sweep_id(paths: SweepPaths) -> str:
     return path.read_text().strip()
 
 
-def _set_mlflow_defaults() -> None:
+def set_mlflow_defaults() -> None:
     """Choose settings that MLflow reads from the environment; what the user has set counts."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

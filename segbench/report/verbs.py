@@ -1,5 +1,8 @@
-"""The verbs that read results: ``segbench leaderboard``, ``report``, ``export`` and ``status``; wiring only."""
+"""The verbs that read results: leaderboard, report, compare, export and status; wiring only."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -65,6 +68,54 @@ def status(folder: Path) -> None:
 
     paths, loaded = open_sweep(folder)
     out.print(status_table(paths, loaded.spec, loaded.space))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Rows and trials to compare.")
+@click.option("--open", "browse", is_flag=True, help="Open the comparison in the browser.")
+def compare(folder: Path, top: int, browse: bool) -> None:
+    """Show the best runs of the sweep in FOLDER side by side in MLflow; starts its server where none runs."""
+    from segbench.report.comparison import choose_runs, compare_runs, table_columns
+    from segbench.report.folder import read_delivered, read_records
+    from segbench.report.tracking import set_mlflow_defaults, tracking_uri
+
+    paths, loaded = open_sweep(folder)
+    metric, records = loaded.spec.metric, read_records(paths)
+    experiment_id, run_ids = read_delivered(paths)
+    chosen = [run_ids[key] for key in choose_runs(records, metric.goal, top) if key in run_ids]
+    if not chosen:
+        raise StateError(f"MLflow has no run of this sweep; deliver them with: segbench mlflow sync {folder}")
+    comparison = compare_runs(experiment_id, chosen, table_columns(records, metric.name), metric.name, metric.goal)
+    set_mlflow_defaults()
+    from segbench.report.mlflow_view import share_view, tracking_server
+
+    with interrupted_by_sigterm(), tracking_server(tracking_uri(paths, loaded.spec), chosen[0], paths) as (url, server):
+        share_view(url, experiment_id, comparison.view_key, comparison.view)
+        shown = {"comparison": comparison.compare, "run table": comparison.table, "charts": comparison.charts}
+        out.print(f"{len(chosen)} runs", highlight=False)
+        for name, address in shown.items():
+            click.echo(f"{name:<12} {url}/{address}")
+        if browse:
+            click.launch(f"{url}/{comparison.compare}")
+        if server is not None:
+            click.echo("the MLflow server runs until Ctrl-C")
+            with suppress(KeyboardInterrupt):
+                server.wait()
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C: what was started is stopped."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.command()

@@ -59,7 +59,8 @@ def sweep(folder: Path, port: int) -> subprocess.Popen[str]:
 def assert_all_points(paths: SweepPaths, port: int) -> None:
     client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
     experiment = client.get_experiment_by_name("synthetic")
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id], max_results=1000)}
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    runs = {run.data.tags.get("trial", run.info.run_name): run for run in found}
     records = [*read_ledger(paths.ledger("search")), *read_ledger(paths.ledger("retrain"))]
     assert len(runs) == len(records) + 1
     assert {run.info.status for run in runs.values()} <= {"FINISHED", "FAILED"}

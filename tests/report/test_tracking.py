@@ -37,12 +37,12 @@ class Server:
         return result
 
     def runs(self) -> dict[str, Run]:
-        """All runs by name; fails when a name is there twice."""
+        """All runs by the name of the trial, the parent by the sweep's; fails when one is there twice."""
         experiment = self.client.get_experiment_by_name("demo")
         if experiment is None:
             return {}
         found = self.client.search_runs([experiment.experiment_id], max_results=1000)
-        names = [run.info.run_name for run in found]
+        names = [run.data.tags.get("trial", run.info.run_name) for run in found]
         assert len(set(names)) == len(names), names
         return dict(zip(names, found, strict=True))
 

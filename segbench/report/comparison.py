@@ -66,6 +66,7 @@ def compare_runs(
         "orderByKey": f"metrics.`{metric_name(f'best/{metric}')}`",
         "orderByAsc": goal == "minimize",
         "selectedColumns": list(columns),
+        "runsHiddenMode": "SHOW_ALL",  # charts show the first ten otherwise
     }
     view = json.dumps(state)
     key = f"segbench-{hashlib.sha256(view.encode()).hexdigest()[:12]}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -27,6 +27,8 @@ SWEEP_TAG = "segbench.sweep_id"
 KEY_TAG = "segbench.key"
 MODEL_TAG = "segbench.model_id"
 NAME_TAG = "mlflow.runName"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages then show what is for training models, not for language models."""
 
 _MAX_METRICS = 900
 _MAX_PARAMS = 100
@@ -183,7 +185,7 @@ class Delivery:
         found: Experiment | None = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self.client.create_experiment(name, artifact_location=artifacts))
+                return str(self.client.create_experiment(name, artifact_location=artifacts, tags=EXPERIMENT_TAGS))
             except MlflowException as error:
                 found = self.client.get_experiment_by_name(name)  # another sweep was faster
                 if found is None:
@@ -258,7 +260,7 @@ def _dataset_input(view: DatasetView) -> DatasetInput:
     if view.root is None:
         source = CodeDatasetSource({"mlflow.source.name": "segbench.data.streets"})
     else:
-        source = resolve_dataset_source(view.root)
+        source = get_dataset_source_from_json(json.dumps({"uri": view.root}), "local")
     described = MetaDataset(source, name=view.name, digest=view.digest).to_dict()
     dataset = Dataset(**{**described, "profile": json.dumps(view.profile)})
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

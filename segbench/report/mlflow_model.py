@@ -66,7 +66,7 @@ def register_model(client: MlflowClient, name: str, model_id: str, alias: str, t
         version = client.create_model_version(
             name, source=model.artifact_location, run_id=model.source_run_id, model_id=model_id, tags=dict(tags)
         )
-    if alias not in version.aliases:
+    if str(client.get_registered_model(name).aliases.get(alias)) != str(version.version):
         client.set_registered_model_alias(name, alias, version.version)
 
 

@@ -26,6 +26,7 @@ from segbench.paths import is_disk_full
 from segbench.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
 from segbench.training import checkpoint
 from segbench.training.memory import keep_freed_memory
+from segbench.training.usage import Usage
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
     epoch: int = kept.get("epoch", 0)
     max_epochs = job.assignment.max_epochs
     started = time.perf_counter()
+    usage = Usage()
     writing: Future[None] | None = None
     with ThreadPoolExecutor(max_workers=1) as background:
         for raw in function(_config(job), _context(job, epoch, kept.pop("state", None))):
@@ -102,7 +104,7 @@ def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
             if writing is not None:
                 writing.result()
             seconds = time.perf_counter() - started
-            metrics = _plain(result.metrics)
+            metrics = {**_plain(result.metrics), **usage.read()}
             wish = yield EpochReport(epoch=epoch, metrics=metrics, confusion=result.confusion, seconds=seconds)
             started = time.perf_counter()
             if job.keep_best and result.save_model is not None:

@@ -1,5 +1,11 @@
+import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from dataclasses import asdict
 from pathlib import Path
 
@@ -101,6 +107,71 @@ def test_each_row_has_one_model_that_of_its_best_seed(logged: SweepWriter) -> No
         assert str(model.status) == "READY"
         assert client.get_run(model.source_run_id).data.tags[MODEL_TAG] == model.model_id
         assert client.get_run(model.source_run_id).outputs.model_outputs[0].model_id == model.model_id
+
+
+def test_the_first_two_rows_are_registered_once_and_an_alias_follows_the_ranks(logged: SweepWriter) -> None:
+    client = mlflow.MlflowClient(tracking_uri=tracking_uri(logged.paths, make_spec()))
+    run_ids = read_run_ids(logged.paths)
+    versions = client.search_model_versions("name = 'demo'")
+    aliases = {alias: client.get_model_version_by_alias("demo", alias).run_id for alias in ("champion", "challenger")}
+    assert aliases == {
+        "champion": run_ids["retrain/trial-0003-seed-0"],
+        "challenger": run_ids["retrain/baseline-unet-seed-1"],
+    }
+    assert {version.run_id for version in versions} == set(aliases.values())
+    client.set_registered_model_alias(
+        "demo", "champion", client.get_model_version_by_alias("demo", "challenger").version
+    )
+    assert sync(logged.paths, make_spec(), final=True).error is None
+    assert client.get_model_version_by_alias("demo", "champion").run_id == run_ids["retrain/trial-0003-seed-0"]
+    assert len(client.search_model_versions("name = 'demo'")) == 2
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_champion(logged: SweepWriter) -> None:
+    uri = tracking_uri(logged.paths, make_spec())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "models:/demo@champion",
+        "--env-manager",
+        "local",
+    ]
+    server = subprocess.Popen(
+        [*command, "--port", str(port)],
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        start_new_session=True,
+    )
+    try:
+        image = np.random.default_rng(0).integers(0, 256, (1, 20, 30, 3), np.uint8)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"inputs": image.tolist()}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        deadline = time.monotonic() + 240
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                    break
+            except OSError:
+                assert server.poll() is None, "the server ended"
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            classes = np.array(json.load(reply)["predictions"], np.uint8)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+    model = load_model(logged.paths.best("retrain", "trial-0003-seed-0"), precision="fp32")
+    assert np.array_equal(classes[0], model.predict_image(image[0]))
 
 
 def test_the_model_loads_where_segbench_is_not_installed(logged: SweepWriter) -> None:

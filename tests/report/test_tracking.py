@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import shutil
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sweep_ledgers import SweepWriter, make_spec, write_demo
 
+from segbench.data import describe_data, open_data
 from segbench.records import TrialState
 from segbench.report import mlflow_delivery
 from segbench.report.folder import mlflow_state
@@ -98,6 +100,41 @@ def test_states_times_and_tags_are_the_ledgers(server: Server) -> None:
     assert baseline.data.params["clip_norm"] == "1.0"
     assert baseline.data.params["variant"] == "null"
     assert runs["demo"].data.params["scheduler.reduction_factor"] == "3"
+
+
+def test_names_say_rank_and_model_and_the_best_score_is_a_metric(server: Server) -> None:
+    write_demo(server.writer)
+    server.sync()
+    assert server.runs()["trial-0003"].info.run_name == "segformer trial-0003"
+    server.sync(final=True)
+    runs = server.runs()
+    assert runs["trial-0003"].info.run_name == "#01 segformer trial-0003"
+    assert runs["baseline-unet-seed-1"].info.run_name == "#02 unet baseline-unet-seed-1"
+    assert runs["trial-0001"].info.run_name == "unet trial-0001"
+    stages = {name: run.data.tags["stage"] for name, run in runs.items()}
+    assert (stages["demo"], stages["trial-0001"], stages["baseline-unet"]) == ("sweep", "trial", "baseline")
+    assert server.history("trial-0003-seed-0", "best/val/miou") == [(1, 0.5)]
+    assert server.history("baseline-unet", "best/val/miou") == [(2, 0.35)]
+
+
+def test_the_data_set_is_an_input_of_every_run_once_it_is_packed(server: Server, tmp_path: Path) -> None:
+    data = {"size": [16, 32], "num_images": [3, 1, 1], "cache_dir": str(tmp_path / "cache")}
+    server.spec = make_spec(data=data)
+    write_demo(server.writer)
+    server.sync()
+    assert server.runs()["trial-0003"].inputs.dataset_inputs == []
+    open_data(server.spec.data)
+    for final in (False, True, True):
+        server.sync(final)
+    inputs = [run.inputs.dataset_inputs for name, run in server.runs().items() if name != "demo"]
+    assert {len(found) for found in inputs} == {1}
+    (dataset,) = {found[0].dataset.digest: found[0].dataset for found in inputs}.values()
+    facts = describe_data(server.spec.data)
+    assert facts is not None
+    assert (dataset.name, dataset.digest, dataset.source_type) == ("streets", facts.digest, "code")
+    assert json.loads(dataset.profile)["images"] == {"train": 3, "val": 1, "test": 1}
+    other = describe_data(make_spec(data={**data, "seed": 1}).data)
+    assert other is None, "not packed"
 
 
 def test_the_parent_shows_progress_and_the_leaderboard(server: Server) -> None:

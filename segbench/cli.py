@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segbench.cluster.verbs import cluster_group
-from segbench.errors import SegbenchError
+from segbench.errors import SegbenchError, UserError
 from segbench.paths import SweepPaths
 from segbench.report import verbs
 from segbench.report.verbs import open_sweep
@@ -47,7 +47,7 @@ for verb in (verbs.leaderboard, verbs.report, verbs.compare, verbs.export, verbs
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep; default: <storage>/<name>.")
+@click.option("--out", help="Folder or bucket address of the sweep; default: <storage>/<name>.")
 @click.option("--executor", type=click.Choice(["ray", "local"]), default="ray", show_default=True)
 @click.option("--address", help="Ray cluster to run on; default: this machine.")
 @click.option("--min-nodes", default=0, help="Wait until so many nodes of the cluster can run trials.")
@@ -57,7 +57,7 @@ for verb in (verbs.leaderboard, verbs.report, verbs.compare, verbs.export, verbs
 def sweep(
     file: Path,
     overrides: tuple[str, ...],
-    out: Path | None,
+    out: str | None,
     executor: Literal["ray", "local"],
     address: str | None,
     min_nodes: int,
@@ -72,12 +72,14 @@ def sweep(
     from segbench.preflight import check_sweep, print_dry_run
 
     check_sweep(loaded)
-    if "://" in loaded.spec.storage:
-        raise loaded.error("storage", "a sweep cannot live in a bucket yet; name a folder that all nodes see")
     if dry_run:
         print_dry_run(loaded, Console())
         return
-    paths = SweepPaths(out or Path(loaded.spec.storage) / loaded.spec.name)
+    from segbench.storage.address import is_bucket, join, sweep_paths, what_is_wrong
+
+    if out and is_bucket(out) and (problem := what_is_wrong(out)):
+        raise UserError(f"--out: {problem}")
+    paths = sweep_paths(out or join(loaded.spec.storage, loaded.spec.name))
     run_here = _local_executor() if executor == "local" else _ray_executor(loaded, paths, address, min_nodes, growing)
     _run_sweep(loaded, paths, run_here, resume)
 
@@ -95,9 +97,11 @@ def _run_sweep(
     from segbench.report.tables import LeaderboardView
     from segbench.report.tracking import Tracker, tracking_uri
     from segbench.spec.plan import plan_sweep
+    from segbench.storage.mirror import Mirror
 
     spec = loaded.spec
     with ExitStack() as stack:
+        mirror = None if paths.uri is None else stack.enter_context(Mirror(paths, _warn))
         stack.enter_context(open_folder(paths, spec, resume))
         get_ready(spec)
         stack.enter_context(LiveReport(paths, warn=_warn))
@@ -109,7 +113,7 @@ def _run_sweep(
             out.print(f"warm start: {read_prior(spec, loaded.space).describe()}", highlight=False)
         from segbench.sweep import Sweep
 
-        Sweep(loaded, paths, execute, [observer]).run()
+        Sweep(loaded, paths, execute, [observer], mirror).run()
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
     for sentence in conclude(read_results(paths)):
         out.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -141,7 +145,7 @@ def _ray_executor(
     with connect(address, spec.resources, min_nodes, growing, worker_modules(loaded)):
         from segbench.tune.run import run_on_ray
 
-        check_storage(paths.root)
+        check_storage(paths)
         resources = spec.resources
         if resources.gpu == "auto":
             from segbench.tune.gpu import keep_sharing
@@ -207,8 +211,8 @@ def mlflow_group() -> None:
 
 
 @mlflow_group.command("sync")
-@click.argument("folder", type=click.Path(path_type=Path))
-def mlflow_sync(folder: Path) -> None:
+@click.argument("folder")
+def mlflow_sync(folder: str) -> None:
     """Deliver what MLflow has not got yet of the sweep in FOLDER."""
     from segbench.folder import is_running
     from segbench.report.tracking import sync

@@ -2,6 +2,7 @@
 
     SegbenchError               anything that segbench raises on purpose; exit code 1
     ├── DiskFullError           nothing more can be written; what was written is whole
+    │   └── StorageError        the bucket refuses, or does not answer
     ├── UserError               the user can mend it: message without traceback; exit code 2
     │   ├── SpecError           the sweep file: names file, line and key
     │   ├── DataError           the data set: names the file that is wrong
@@ -22,6 +23,10 @@ class SegbenchError(Exception):
 
 class DiskFullError(SegbenchError):
     """Nothing more can be written; what was written is whole, and the same command continues."""
+
+
+class StorageError(DiskFullError):
+    """The bucket refuses or does not answer; what is in it is whole, and the same command continues."""
 
 
 class UserError(SegbenchError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segbench.errors import NonFiniteError, TrialError
+from segbench.errors import DiskFullError, NonFiniteError, TrialError
 from segbench.paths import is_disk_full
 from segbench.records import Cause, Failure, TrialRecord
 
@@ -46,7 +46,7 @@ def classify(error: BaseException) -> Failure:
     line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     if isinstance(error, NonFiniteError):
         return Failure(Cause.NON_FINITE, str(error), details)
-    if is_disk_full(error):
+    if is_disk_full(error) or isinstance(error, DiskFullError):
         return Failure(Cause.DISK, line, details)
     if _is_out_of_memory(error):
         return Failure(Cause.MEMORY, line, details)
@@ -69,7 +69,7 @@ def respond(record: TrialRecord, failure: Failure, max_failures: int) -> Retry |
         case Cause.DISK:
             return StopSweep(
                 f"{record.assignment.name} could not write its checkpoint ({failure.message}); "
-                "free some space, then the same command continues"
+                "free some space or mend the storage, then the same command continues"
             )
         case Cause.DRAIN:
             return Retry()

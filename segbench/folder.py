@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +16,10 @@ from segbench.spec.identity import compare
 from segbench.spec.load import dump_spec, load_spec
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space
+from segbench.storage.address import sweep_paths
+from segbench.storage.bucket import Bucket
+from segbench.storage.lease import is_running as lease_is_held
+from segbench.storage.mirror import view
 from segbench.versions import describe_start
 
 
@@ -38,7 +41,7 @@ def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False
         lock.acquire(timeout=0)
     except Timeout:
         raise StateError(
-            f"{paths.root} is in use: another process runs this sweep; wait for it, or choose another --out"
+            f"{paths.place} is in use: another process runs this sweep; wait for it, or choose another --out"
         ) from None
     try:
         if paths.spec.exists():
@@ -53,6 +56,8 @@ def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False
 
 def is_running(paths: SweepPaths) -> bool:
     """Whether a process runs the sweep in ``paths`` now."""
+    if paths.uri is not None:
+        return lease_is_held(Bucket(paths.uri))
     lock = FileLock(paths.lock)
     try:
         lock.acquire(timeout=0)
@@ -67,13 +72,13 @@ def _check_same(paths: SweepPaths, spec: SweepSpec, accept_changes: bool) -> Non
     changes = compare(load_spec(paths.spec).spec, spec, is_retrained)
     if changes.refused:
         raise StateError(
-            f"{paths.root} holds a sweep with other settings:\n  {_listed(changes.refused)}\n"
+            f"{paths.place} holds a sweep with other settings:\n  {_listed(changes.refused)}\n"
             "Change them back to continue it, or give this sweep another name or --out "
-            f"(with `search.warm_start: [{paths.root}]` it learns from the old one)"
+            f"(with `search.warm_start: [{paths.place}]` it learns from the old one)"
         )
     if changes.on_request and not accept_changes:
         raise StateError(
-            f"{paths.root} was started with other settings:\n  {_listed(changes.on_request)}\n"
+            f"{paths.place} was started with other settings:\n  {_listed(changes.on_request)}\n"
             "Add --resume to continue it with the new ones (trials that have begun keep their length), or give this "
             "sweep another name or --out"
         )
@@ -91,7 +96,9 @@ def read_prior(spec: SweepSpec, space: Space) -> WarmStart:
     """
     old: list[TrialRecord] = []
     for folder in spec.search.warm_start:
-        paths = SweepPaths(Path(folder))
+        paths = sweep_paths(folder, "views")
+        if paths.uri is not None:
+            view(paths, with_results=False)
         if not paths.spec.is_file():
             raise UserError(f"search.warm_start: {folder} is not a sweep's folder (no sweep.yaml in it)")
         metric = load_spec(paths.spec).spec.metric

@@ -78,14 +78,18 @@ class Ledger:
     Args:
         path: the ledger file, made when absent; an unfinished last line is removed.
         clock: gives the Unix time in seconds.
+        publish: makes a line durable where others see it, before it is written here.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, publish: Callable[[str], None] | None = None
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(path)
         self._records = {record.number: record for record in read_ledger(path)}
         self._file: TextIO = path.open("a", encoding="utf-8")
         self._clock = clock
+        self._publish = publish
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -132,8 +136,11 @@ class Ledger:
 
     def _append(self, event: dict[str, Any]) -> TrialRecord:
         event["at"] = round(self._clock(), 3)
+        line = json.dumps(event, separators=(",", ":")) + "\n"
+        if self._publish is not None:
+            self._publish(line)
         try:
-            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

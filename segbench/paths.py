@@ -35,6 +35,17 @@ class SweepPaths:
     """
 
     root: Path
+    uri: str | None = None
+    """The bucket's address of which ``root`` is this machine's working copy."""
+
+    @property
+    def place(self) -> str:
+        """Where the folder is for everybody."""
+        return self.uri or str(self.root)
+
+    def address(self, path: Path) -> str:
+        """Return what a worker on another node calls ``path``, a file or folder of this sweep."""
+        return str(path.resolve()) if self.uri is None else f"{self.uri}/{path.relative_to(self.root).as_posix()}"
 
     @property
     def spec(self) -> Path:

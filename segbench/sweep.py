@@ -26,6 +26,7 @@ from segbench.search.policy import SearchPolicy
 from segbench.search.queue import FixedList, LedgerQueue, Policy
 from segbench.spec.load import LoadedSpec
 from segbench.spec.schema import SweepSpec
+from segbench.storage.mirror import Mirror
 from segbench.training.trial import TrialJob
 
 StageWork = tuple[TrialQueue, Callable[[Assignment], TrialJob]]
@@ -60,16 +61,23 @@ class Sweep:
         paths: its folder.
         execute: runs the trials of a stage.
         observers: hear of every trial.
+        mirror: of the folder in a bucket; it is an observer too.
     """
 
     def __init__(
-        self, loaded: LoadedSpec, paths: SweepPaths, execute: Executor, observers: Sequence[SweepObserver] = ()
+        self,
+        loaded: LoadedSpec,
+        paths: SweepPaths,
+        execute: Executor,
+        observers: Sequence[SweepObserver] = (),
+        mirror: Mirror | None = None,
     ) -> None:
         self.spec: SweepSpec = loaded.spec
         self.space = loaded.space
         self.paths = paths
         self._execute = execute
-        self._observers = observers
+        self._observers = observers if mirror is None else [*observers, mirror]
+        self._mirror = mirror
 
     def run(self) -> None:
         """Search, retrain and test what is not done yet; write the tables, also when interrupted.
@@ -78,11 +86,15 @@ class Sweep:
             SegbenchError: no trial has a score.
         """
         try:
+            if self._mirror is not None:
+                self._mirror.push()  # the sweep file, and what trials read
             if self.spec.is_segmentation:
                 open_data(self.spec.data)  # packed once, before the first trial
             with closing(self._stages()) as stages:
                 self._execute(stages)
         finally:
+            if self._mirror is not None:
+                self._mirror.fetch()
             write_tables(self.paths, self.spec.metric.name, self.spec.metric.goal)
         export_models(self.paths, self.spec.metric.goal)
 
@@ -146,7 +158,8 @@ class Sweep:
             return (yield from self._run_stage(setup, ledger, FixedList(assignments)))
 
     def _ledger(self, stage: Stage) -> closing[Ledger]:
-        return closing(Ledger(self.paths.ledger(stage)))
+        publish = None if self._mirror is None else self._mirror.publisher(stage)
+        return closing(Ledger(self.paths.ledger(stage), publish=publish))
 
     def _run_stage(self, setup: StageSetup, ledger: Ledger, policy: Policy) -> StageRun:
         for observer in self._observers:
@@ -164,15 +177,15 @@ class Sweep:
         return TrialJob(
             assignment=assignment,
             train=setup.train,
-            folder=str(self.paths.trial(setup.stage, assignment.name).resolve()),
+            folder=self.paths.address(self.paths.trial(setup.stage, assignment.name)),
             data=absolute(self.spec.data) if self.spec.is_segmentation else None,
             train_on=setup.train_on,
             metric=setup.metric,
             goal=self.spec.metric.goal,
             keep_best=setup.keep_best,
-            checkpoint=str(self.paths.best("retrain", assignment.name).resolve()) if is_test else None,
+            checkpoint=self.paths.address(self.paths.best("retrain", assignment.name)) if is_test else None,
             use_gpu=self.spec.resources.uses_gpu,
-            sharing=str(self.paths.sharing.resolve()) if self.spec.resources.gpu == "auto" else None,
+            sharing=self.paths.address(self.paths.sharing) if self.spec.resources.gpu == "auto" else None,
             num_threads=max(1, int(self.spec.resources.cpu)),
         )
 

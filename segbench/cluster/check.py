@@ -66,8 +66,6 @@ class Checked:
                     yield f"{self.file.path}:{number}: {example}... is the example's value; write your own"
         if "resolve:ssm:" in text:
             yield f"{self.file.path}: resolve:ssm names the newest image of its kind; an ami-... freezes it"
-        if self.loaded and "://" in self.storage:
-            yield f"{self.file.path}: a sweep cannot live in a bucket yet: --set storage=FOLDER that all nodes mount"
         if "RAY_health_check" not in text and self.file.kind != "kubernetes":
             yield f"{self.file.path}: without RAY_health_check_* on the head a silent worker is noticed after 65 s"
         if self.file.kind == "aws" and "spot" in text and "drain_on_notice" not in text:

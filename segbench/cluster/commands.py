@@ -121,14 +121,9 @@ def sweep_arguments(checked: Checked, overrides: Sequence[str], resume: bool) ->
     hold: those that wait are what makes it grow.
 
     Raises:
-        UserError: the sweep file is not among what is copied to the head, or its storage is a bucket.
+        UserError: the sweep file is not among what is copied to the head.
     """
     assert checked.loaded is not None
-    if "://" in checked.storage:
-        raise UserError(
-            f"{checked.storage}: a sweep cannot live in a bucket yet; name a folder that all nodes mount, with "
-            "--set storage=/mnt/shared/runs"
-        )
     spec, path = checked.loaded.spec, checked.loaded.path
     here = path.absolute().relative_to(Path.cwd()) if path.absolute().is_relative_to(Path.cwd()) else None
     if here is None or here not in list_code(Path.cwd()):

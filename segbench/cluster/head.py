@@ -17,6 +17,8 @@ from typing import Literal
 
 from segbench.errors import SegbenchError, StateError, UserError
 from segbench.paths import SweepPaths, atomic_path
+from segbench.storage.address import is_bucket, sweep_paths
+from segbench.storage.mirror import view
 
 DASHBOARD = "http://127.0.0.1:8265"
 SETUP = Path("~/.segbench/requirements.lock")
@@ -68,12 +70,14 @@ def job_state(name: str) -> Literal["running", "ended"] | None:
     return "ended" if re.search(rf"Job '{job}' (succeeded|failed|was stopped)", printed) else None
 
 
-def pack(folder: Path, target: Path) -> None:
+def pack(folder: str, target: Path) -> None:
     """Write what a laptop needs of the sweep in ``folder`` to a tar file: tables, ledgers, models; no checkpoints.
 
     May be called while the sweep runs: ledgers only grow, and every other file is replaced in one step.
     """
-    paths = SweepPaths(folder.expanduser())
+    paths = sweep_paths(folder if is_bucket(folder) else str(Path(folder).expanduser()), "views")
+    if paths.uri is not None:
+        view(paths)
     if not paths.spec.is_file():
         raise StateError(f"{folder} holds no sweep yet (no sweep.yaml in it)")
     with atomic_path(target.expanduser()) as temporary, tarfile.open(temporary, "w:gz") as archive:
@@ -103,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
             case ["start", name, "--", *rest]:
                 start(name, rest)
             case ["pack", folder, target]:
-                pack(Path(folder), Path(target))
+                pack(folder, Path(target))
             case _:
                 raise UserError(__doc__ or "")
     except SegbenchError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from segbench.cluster.file import ClusterFile
 from segbench.spec.problems import KeyPath, Problem
+from segbench.storage.address import what_is_wrong
 
 LOCK = "requirements.lock"
 TOKEN = "~/.ray/auth_token"
@@ -170,13 +171,12 @@ def _storage(file: ClusterFile) -> Iterator[Problem]:
 
 def check_storage(path: KeyPath, storage: str) -> Iterator[Problem]:
     """Yield what is wrong with a place for results: not a bucket's name, or not on a shared disk."""
-    scheme, found, rest = storage.partition("://")
+    scheme, found, _ = storage.partition("://")
     if found:
-        bucket = rest.split("/")[0]
-        if scheme not in ("s3", "gs"):
-            yield Problem(path, f"'{storage}': unknown scheme {scheme}; allowed: s3, gs, or a folder")
-        elif not re.fullmatch(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-            yield Problem(path, f"'{bucket}' cannot be a bucket: 3 to 63 small letters, digits, '-' and '.'")
+        if scheme not in ("s3", "gs", "abfs", "abfss"):
+            yield Problem(path, f"'{storage}': unknown scheme {scheme}; allowed: s3, gs, abfs, or a folder")
+        elif problem := what_is_wrong(storage):
+            yield Problem(path, problem)
     elif not storage.startswith("/"):
         yield Problem(path, f"'{storage}' is seen only by the node that it is on; write an absolute path, or a bucket")
     elif re.match(r"/(tmp|var/tmp|dev/shm|root)(/|$)", storage):

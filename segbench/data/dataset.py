@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from segbench.data.splits import SPLIT_NAMES, Partition, Scene, SplitName, limit
 from segbench.data.streets import GENERATOR_VERSION, make_street
 from segbench.errors import DataError
 from segbench.seeding import derive_seed
+from segbench.storage.address import cache_root
 
 MIN_SIZE_PX = 16
 
@@ -194,5 +194,4 @@ def absolute(config: DataConfig) -> DataConfig:
 
 def cache_folder(config: DataConfig) -> Path:
     """Return the folder in which this machine keeps what is made once: packed data, measurements, compiled code."""
-    folder = config.cache_dir or os.environ.get("SEGBENCH_CACHE") or Path.home() / ".cache" / "segbench"
-    return Path(folder).expanduser()
+    return Path(config.cache_dir).expanduser() if config.cache_dir else cache_root()

@@ -18,20 +18,25 @@ if TYPE_CHECKING:
 out = Console()
 
 
-def open_sweep(folder: Path) -> "tuple[SweepPaths, LoadedSpec]":
-    """Return the paths and the file of an existing sweep."""
+def open_sweep(folder: str) -> "tuple[SweepPaths, LoadedSpec]":
+    """Return the paths and the file of an existing sweep; one in a bucket is brought here first."""
     from segbench.spec.load import load_spec
+    from segbench.storage.address import sweep_paths
 
-    paths = SweepPaths(folder)
+    paths = sweep_paths(folder, "views")
+    if paths.uri is not None:
+        from segbench.storage.mirror import view
+
+        view(paths)
     if not paths.spec.is_file():
         raise StateError(f"{folder} is not a sweep's folder (no sweep.yaml in it); give one such as runs/quickstart")
     return paths, load_spec(paths.spec)
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder")
 @click.option("--format", "format_", type=click.Choice(["csv", "markdown", "table"]), default="table")
-def leaderboard(folder: Path, format_: Literal["csv", "markdown", "table"]) -> None:
+def leaderboard(folder: str, format_: Literal["csv", "markdown", "table"]) -> None:
     """Print the leaderboard of the sweep in FOLDER."""
     from segbench.report.folder import read_leaderboard
     from segbench.report.tables import render
@@ -42,10 +47,10 @@ def leaderboard(folder: Path, format_: Literal["csv", "markdown", "table"]) -> N
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True)
 @click.option("--out", "file", type=click.Path(path_type=Path), help="HTML file; default: report.html in the folder.")
 @click.option("--figures", type=click.Path(path_type=Path), help="Folder for each chart as SVG and PNG.")
-def report(folders: tuple[Path, ...], file: Path | None, figures: Path | None) -> None:
+def report(folders: tuple[str, ...], file: Path | None, figures: Path | None) -> None:
     """Write the report of the sweep in FOLDER; of several sweeps one page, ./report.html."""
     from segbench.paths import atomic_write
     from segbench.report.page.build import build_page, write_figures
@@ -61,8 +66,8 @@ def report(folders: tuple[Path, ...], file: Path | None, figures: Path | None) -
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-def status(folder: Path) -> None:
+@click.argument("folder")
+def status(folder: str) -> None:
     """Print what has run, runs and is left of the sweep in FOLDER; also while it runs."""
     from segbench.report.status import status_table
 

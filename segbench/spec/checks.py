@@ -11,6 +11,7 @@ from segbench.spec.fields import check_name, check_together, check_value
 from segbench.spec.problems import KeyPath, Problem, listed, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
 from segbench.spec.space import Space, flatten
+from segbench.storage.address import is_bucket, what_is_wrong
 
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 """Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""
@@ -30,10 +31,15 @@ def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any], is_remote
         tree: the file as it stands, to tell a given key from a default.
         is_remote: the data is on another machine.
     """
-    problems = [*_train(spec, tree), *_budget(spec, space), *_baselines(spec, space)]
+    problems = [*_train(spec, tree), *_budget(spec, space), *_baselines(spec, space), *_storage(spec)]
     if spec.is_segmentation:
         problems += [*_metric(spec), *_data(spec, is_remote)]
     return problems
+
+
+def _storage(spec: SweepSpec) -> Iterator[Problem]:
+    if is_bucket(spec.storage) and (problem := what_is_wrong(spec.storage)):
+        yield Problem(("storage",), problem)
 
 
 def _train(spec: SweepSpec, tree: Mapping[str, Any]) -> Iterator[Problem]:

@@ -187,7 +187,10 @@ class SweepSpec(Section):
     resources: Resources = Resources()
     retrain: Retrain | None = Field(None, description="null: the leaderboard ranks the search trials")
     mlflow: Mlflow = Mlflow()
-    storage: str = Field("runs", description="folder in which the sweep's folder is made")
+    storage: str = Field(
+        "runs",
+        description="where the sweep's folder is made: a folder, or a bucket (`s3://bucket/prefix`, `gs://...`)",
+    )
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:

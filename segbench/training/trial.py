@@ -24,6 +24,7 @@ from segbench.config import DataConfig, TrialConfig
 from segbench.errors import CheckpointError, TrialError, UserError
 from segbench.paths import is_disk_full
 from segbench.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
+from segbench.storage.workspace import Workspace, open_workspace
 from segbench.training import checkpoint
 from segbench.training.memory import keep_freed_memory
 from segbench.training.usage import Usage
@@ -39,7 +40,7 @@ class TrialJob:
     train: str
     """``package.module:function``."""
     folder: str
-    """Where ``last/``, ``best/`` and pictures of the trial go."""
+    """Where ``last/``, ``best/`` and pictures of the trial go: a folder that all nodes see, or a bucket's address."""
     data: DataConfig | None = None
     """None for a user's own training function, which then gets its configuration as a plain mapping."""
     train_on: Literal["train", "train+val"] = "train"
@@ -88,7 +89,14 @@ def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
     function = load_function(job.train)
     _set_threads(job.num_threads)
     keep_freed_memory()
-    folder = Path(job.folder)
+    with open_workspace(job.folder) as workspace:
+        yield from _train(job, function, workspace)
+
+
+def _train(
+    job: TrialJob, function: TrainFunction, workspace: Workspace
+) -> Generator[EpochReport, Literal["leave"] | None]:
+    folder = workspace.folder
     last = folder / "last"
     kept = load_newest(last)
     best_score: float | None = kept.get("best_score")
@@ -98,7 +106,7 @@ def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
     usage = Usage()
     writing: Future[None] | None = None
     with ThreadPoolExecutor(max_workers=1) as background:
-        for raw in function(_config(job), _context(job, epoch, kept.pop("state", None))):
+        for raw in function(_config(job), _context(job, workspace, epoch, kept.pop("state", None))):
             result = _as_result(raw)
             epoch += 1
             if writing is not None:
@@ -117,7 +125,7 @@ def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
             if result.state is not None:
                 state = {"epoch": epoch, "best_score": best_score, "state": result.state()}
                 # the folder before stays, should this one be damaged
-                writing = background.submit(_write, checkpoint.snapshot(state), last / str(epoch % 2))
+                writing = background.submit(_write, checkpoint.snapshot(state), f"last/{epoch % 2}", workspace)
             if wish == "leave":
                 if writing is not None:
                     writing.result()
@@ -127,7 +135,8 @@ def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
     shutil.rmtree(last, ignore_errors=True)
 
 
-def _write(snapshot: checkpoint.Snapshot, folder: Path) -> None:
+def _write(snapshot: checkpoint.Snapshot, name: str, workspace: Workspace) -> None:
+    folder = workspace.folder / name
     try:
         checkpoint.write(snapshot, folder)
     except Exception as error:
@@ -136,6 +145,8 @@ def _write(snapshot: checkpoint.Snapshot, folder: Path) -> None:
         free = shutil.disk_usage(folder.parent).free
         needed = f"{folder} needs {snapshot.num_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed}") from error
+    workspace.keep("best")  # the state says how good it is
+    workspace.keep(name)
 
 
 def load_newest(last: Path) -> dict[str, Any]:
@@ -155,7 +166,7 @@ def _config(job: TrialJob) -> TrialConfig | Mapping[str, Any]:
     return config if job.data is None else TrialConfig(**config)
 
 
-def _context(job: TrialJob, epoch: int, state: Mapping[str, Any] | None) -> TrainContext:
+def _context(job: TrialJob, workspace: Workspace, epoch: int, state: Mapping[str, Any] | None) -> TrainContext:
     return TrainContext(
         max_epochs=job.assignment.max_epochs,
         epoch=epoch,
@@ -167,9 +178,9 @@ def _context(job: TrialJob, epoch: int, state: Mapping[str, Any] | None) -> Trai
         train_on=job.train_on,
         metric=job.metric or "",
         goal=job.goal,
-        checkpoint=job.checkpoint,
-        sharing=job.sharing,
-        output=job.folder,
+        checkpoint=workspace.fetch(job.checkpoint),
+        sharing=workspace.fetch(job.sharing),
+        output=str(workspace.folder),
     )
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
@@ -15,8 +15,10 @@ from ray.exceptions import LocalRayletDiedError, NodeDiedError, TaskUnschedulabl
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ruamel.yaml import YAML
 
-from segbench.errors import UserError
+from segbench.errors import StorageError, UserError
+from segbench.paths import SweepPaths
 from segbench.spec.schema import Budget, Resources
+from segbench.storage.bucket import Bucket
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard file per trial
@@ -40,6 +42,9 @@ _SIGHT_S = 15.0
 """A network file system shows a new file to others after so long."""
 _GONE = (TaskUnschedulableError, NodeDiedError, WorkerCrashedError, LocalRayletDiedError)
 """What Ray says of a task whose node has died."""
+_MEETING = ".seen-"
+_FOR_BUCKETS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Where the driver finds its bucket, and so all nodes; no secrets: those each node has of its own."""
 
 Node = Mapping[str, float]
 """What one machine has: resource -> amount."""
@@ -77,7 +82,7 @@ def connect(
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            runtime_env=None if address is None else {"env_vars": paths},
+            runtime_env=None if address is None else {"env_vars": {**paths, **bucket_variables()}},
         )
     except ConnectionError as error:
         raise UserError(
@@ -92,6 +97,11 @@ def connect(
         yield
     finally:
         ray.shutdown()
+
+
+def bucket_variables() -> dict[str, str]:
+    """Return the variables by which this process finds its bucket, without those that hold a user or a password."""
+    return {key: os.environ[key] for key in _FOR_BUCKETS if os.environ.get(key) and "@" not in os.environ[key]}
 
 
 def own_paths() -> list[str]:
@@ -150,8 +160,10 @@ def max_concurrent(nodes: Sequence[Node], resources: Resources, budget: Budget, 
     return max(1, min(fits, budget.max_concurrent or fits))
 
 
-def check_storage(folder: Path) -> None:
+def check_storage(paths: SweepPaths) -> None:
     """Write on this node, read and write on every other one: a sweep's folder must be the same on all.
+
+    A folder and a bucket are asked in the same way; the latter needs the same address and rights on each node.
 
     Raises:
         UserError: a node does not see it.
@@ -160,52 +172,64 @@ def check_storage(folder: Path) -> None:
     others = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here}
     if not others:
         return
-    meeting = folder / f".seen-{uuid.uuid4().hex[:8]}"
-    meeting.mkdir(parents=True)
+    bucket = Bucket(paths.uri or f"file://{paths.root.resolve()}", patience_s=_SIGHT_S)
+    meeting = f"{_MEETING}{uuid.uuid4().hex[:8]}"
     try:
-        (meeting / "head").touch()
-        answers = {
+        bucket.write(f"{meeting}/head", b"seen?")
+        questions = {
             node_id: _answer.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
-                str(meeting), node_id
+                bucket.uri, meeting, node_id
             )
             for node_id in others
         }
-        blind = []
-        for node_id, answer in answers.items():
+        blind = {}
+        for node_id, question in questions.items():
             try:
-                if not ray.get(answer):
-                    blind.append(others[node_id])
+                if reason := ray.get(question):
+                    blind[others[node_id]] = reason
             except _GONE:  # since we asked which nodes there are: its trials run elsewhere
                 del others[node_id]
         deadline = time.monotonic() + _SIGHT_S
-        while mute := [others[node_id] for node_id in others if not (meeting / node_id).exists()]:
+        while missing := set(others) - {name.rpartition("/")[2] for name in bucket.entries(meeting)}:
             if blind or time.monotonic() > deadline:
-                raise UserError(
-                    f"storage: {folder} is not the same folder on all nodes: {', '.join(sorted(blind or mute))} and "
-                    "this one do not see what the other writes; name a folder on a shared disk (storage: in the sweep "
-                    "file, or metadata.storage in the cluster file)"
-                )
+                raise _not_shared(paths, blind or dict.fromkeys((others[node_id] for node_id in missing), ""))
             time.sleep(0.2)
     finally:
-        for file in meeting.glob("*"):
-            file.unlink(missing_ok=True)
-        meeting.rmdir()
+        with suppress(StorageError, OSError):
+            bucket.delete(bucket.entries(meeting))
+            if paths.uri is None:
+                (paths.root / meeting).rmdir()
+
+
+def _not_shared(paths: SweepPaths, blind: Mapping[str, str]) -> UserError:
+    names = ", ".join(sorted(blind))
+    if paths.uri is None:
+        return UserError(
+            f"storage: {paths.root} is not the same folder on all nodes: {names} and this one do not see what the "
+            "other writes; name a folder on a shared disk or a bucket (storage: in the sweep file, or metadata.storage "
+            "in the cluster file)"
+        )
+    reason = next((reason for reason in blind.values() if reason), "they do not see what this one writes")
+    return UserError(
+        f"storage: {paths.uri} cannot be used from all nodes: {names}: {reason}; each node needs the rights and, for a "
+        "store that is not Amazon's, AWS_ENDPOINT_URL"
+    )
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _answer(folder: str, name: str) -> bool:
-    """Look for the driver's file on another node, and leave one for it."""
-    meeting = Path(folder)
+def _answer(uri: str, meeting: str, name: str) -> str:
+    """Look for the driver's file on another node, and leave one for it; return why that did not work."""
     deadline = time.monotonic() + _SIGHT_S
-    while not (meeting / "head").exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
     try:
-        (meeting / name).touch()
-    except OSError:
-        return False
-    return True
+        bucket = Bucket(uri, patience_s=_SIGHT_S)
+        while f"{meeting}/head" not in bucket.entries(meeting):
+            if time.monotonic() > deadline:
+                return "it does not see what the head writes"
+            time.sleep(0.2)
+        bucket.write(f"{meeting}/{name}", b"seen")
+    except (StorageError, OSError) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _wait_for_nodes(min_nodes: int) -> None:

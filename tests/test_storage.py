@@ -21,7 +21,7 @@ from segbench.storage.address import sweep_paths, what_is_wrong
 from segbench.storage.bucket import Bucket
 from segbench.storage.lease import CLAIMS, Lease, is_running, read_claims
 from segbench.storage.mirror import Mirror, view
-from segbench.storage.segments import GROUP, Publisher, Segment, begin, list_segments, read_lines, select
+from segbench.storage.segments import GROUP, Publisher, Segment, join, list_segments, read_lines, select
 from segbench.storage.workspace import open_workspace
 from segbench.training import checkpoint
 from segbench.training.trial import TrialJob, load_newest, run_trial
@@ -191,8 +191,11 @@ def test_lines_are_joined_while_the_sweep_runs_and_when_it_ends(address: str) ->
     for line in lines[2:]:
         publish(line)
     publish.close()
-    assert list_segments(bucket, "search") == [Segment(1, 1, GROUP), Segment(1, GROUP + 1, GROUP + 3)]
-    assert begin(bucket, "search", 2).decode() == "".join(lines)
+    assert list_segments(bucket, "search") == [
+        Segment(1, 1, GROUP),
+        *(Segment(1, number, number) for number in range(GROUP + 1, GROUP + 4)),
+    ]
+    assert join(bucket, "search", 2).decode() == "".join(lines)
     assert list_segments(bucket, "search") == [Segment(2, 1, GROUP + 3)]
 
 
@@ -227,7 +230,7 @@ def test_what_a_driver_writes_that_was_given_up_does_not_count(address: str) -> 
     bucket = Bucket(address, patience_s=0)
     old = Publisher(bucket, "search", 1, 0, lambda: None)
     old('{"line":1}\n')
-    assert begin(bucket, "search", 2) == b'{"line":1}\n'
+    assert join(bucket, "search", 2) == b'{"line":1}\n'
     old('{"line":"late"}\n')
     new = Publisher(bucket, "search", 2, 1, lambda: None)
     new('{"line":2}\n')

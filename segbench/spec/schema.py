@@ -188,8 +188,7 @@ class SweepSpec(Section):
     retrain: Retrain | None = Field(None, description="null: the leaderboard ranks the search trials")
     mlflow: Mlflow = Mlflow()
     storage: str = Field(
-        "runs",
-        description="where the sweep's folder is made: a folder, or a bucket (`s3://bucket/prefix`, `gs://...`)",
+        "runs", description="folder or bucket (`s3://bucket/prefix`) in which the sweep's folder is made"
     )
 
     @classmethod

@@ -23,7 +23,7 @@ from segbench.paths import STAGES, Stage, SweepPaths, atomic_write
 from segbench.records import TrialRecord
 from segbench.storage.bucket import Bucket, Entry
 from segbench.storage.lease import CLAIMS, LEASE_S, Lease
-from segbench.storage.segments import Publisher, begin, list_segments, read_lines
+from segbench.storage.segments import Publisher, join, list_segments, read_lines
 
 _log = logging.getLogger(__name__)
 SWEEP_ID = "state/sweep_id"
@@ -82,7 +82,7 @@ class Mirror:
     def _begin(self) -> None:
         self._copy.pull()
         for stage in STAGES:
-            content = begin(self._copy.bucket, stage, self._lease.generation)
+            content = join(self._copy.bucket, stage, self._lease.generation)
             atomic_write(self._paths.ledger(stage), content.decode())
             self._publishers[stage] = Publisher(
                 self._copy.bucket, stage, self._lease.generation, content.count(b"\n"), self._lease.check
@@ -143,8 +143,9 @@ class Mirror:
 
     def _finish(self) -> None:
         self.push()
-        for publisher in self._publishers.values():
+        for stage, publisher in self._publishers.items():
             publisher.close()
+            join(self._copy.bucket, stage, self._lease.generation)
         done = (folder for folder in self._drain() if folder is not None)
         for folder in done:
             self._copy.drop_checkpoint(folder)

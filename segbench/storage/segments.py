@@ -82,14 +82,14 @@ def read_lines(bucket: Bucket, stage: str) -> bytes:
         return b"".join(parts[segment.name] for segment in chosen)
 
 
-def begin(bucket: Bucket, stage: str, generation: int) -> bytes:
-    """Return a stage's whole ledger, which from now on is written by ``generation`` only."""
+def join(bucket: Bucket, stage: str, generation: int) -> bytes:
+    """Make a stage's ledger one object of ``generation``, the only one that counts from now on, and return it."""
     content = read_lines(bucket, stage)
     old = list_segments(bucket, stage)
-    num_lines = content.count(b"\n")
-    if num_lines:
-        bucket.write(f"state/{stage}/{Segment(generation, 1, num_lines).name}", content)
-    bucket.delete(f"state/{stage}/{segment.name}" for segment in old)
+    whole = Segment(generation, 1, content.count(b"\n"))
+    if content and whole not in old:
+        bucket.write(f"state/{stage}/{whole.name}", content)
+    bucket.delete(f"state/{stage}/{segment.name}" for segment in old if segment != whole)
     return content
 
 
@@ -129,10 +129,7 @@ class Publisher:
             self._group = []
 
     def close(self) -> None:
-        """Join what is left; whole without it too."""
-        if len(self._group) > 1:
-            self._pool.submit(self._join, self._last, self._group)
-        self._group = []
+        """Wait for objects that are being joined."""
         self._pool.shutdown()
 
     def _join(self, last: int, lines: list[str]) -> None:

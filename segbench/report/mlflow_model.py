@@ -61,7 +61,7 @@ def register_model(client: MlflowClient, name: str, model_id: str, alias: str, t
             raise
     model = client.get_logged_model(model_id)
     versions = client.search_model_versions(f"name = '{name}' AND run_id = '{model.source_run_id}'")
-    version = next((found for found in versions if found.model_id == model_id), None)
+    version = next(iter(versions), None)  # a run has one model; the registry does not say which model a version is
     if version is None:
         version = client.create_model_version(
             name, source=model.artifact_location, run_id=model.source_run_id, model_id=model_id, tags=dict(tags)

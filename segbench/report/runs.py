@@ -8,7 +8,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +101,7 @@ def trial_views(
     common_tags: Mapping[str, str],
     final: bool,
     dataset: DatasetView | None = None,
+    only: Mapping[str, Container[int]] | None = None,
 ) -> Iterator[RunView]:
     """Yield a view per search trial and per retraining.
 
@@ -112,12 +113,15 @@ def trial_views(
         common_tags: set on every run.
         dataset: what they were trained on; None where it is not known.
         final: nothing is running any more: unfinished trials become KILLED, and ranks are known.
+        only: numbers of the trials to show, by stage; None for all.
     """
     tests = {record.assignment.source: record for record in records["test"] if record.state.is_finished}
     ranks = _rank_tags(records, goal) if final else {}
     stages: tuple[Stage, ...] = ("search", "retrain")
     for stage in stages:
         for record in records[stage]:
+            if only is not None and record.number not in only[stage]:
+                continue
             test = tests.get(record.number) if stage == "retrain" else None
             tags = {**common_tags, **ranks.get(f"{stage}/{record.assignment.name}", {})}
             view = _trial_view(paths, stage, record, test, goal, tags, final)

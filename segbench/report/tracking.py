@@ -10,12 +10,11 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from segbench.ledger import read_ledger
+from segbench.ledger import LedgerReader
 from segbench.paths import STAGES, SweepPaths, atomic_write
 from segbench.report.dataset import dataset_view
 from segbench.report.finalists import rank_finalists
@@ -147,14 +146,16 @@ class _Session:
         self._spec = spec
         self._uri = tracking_uri(paths, spec)
         self._delivery: Delivery | None = None
-        self._delivered_sizes: list[int] = []
+        self._ledgers = {stage: LedgerReader(paths.ledger(stage)) for stage in STAGES}
+        self._news: dict[str, set[int]] = {stage: set() for stage in STAGES}
+        """Numbers of the trials of which MLflow has not heard the last."""
 
     def sync(self, final: bool) -> SyncResult:
-        sizes = [_size(self._paths.ledger(stage)) for stage in STAGES]
-        if not final and sizes == self._delivered_sizes:
-            return SyncResult(tracking_uri=self._uri)
         lock = FileLock(mlflow_state(self._paths).with_suffix(".lock"))
         try:
+            self._look()
+            if not final and not any(self._news.values()):
+                return SyncResult(tracking_uri=self._uri)
             with lock.acquire(timeout=_LOCK_TIMEOUT_S if final else 0):
                 result = self._deliver(final)
         except Timeout:
@@ -163,11 +164,19 @@ class _Session:
             _log.debug("MLflow delivery failed", exc_info=True)
             self._delivery = None
             return SyncResult(tracking_uri=self._uri, error=_first_line(error))
-        self._delivered_sizes = sizes if result.is_complete else []
+        if result.is_complete:
+            self._news = {stage: set() for stage in STAGES}
         return result
 
+    def _look(self) -> None:
+        """Read what is new in the ledgers: a delivery costs what there is to deliver, not the length of the sweep."""
+        for stage, ledger in self._ledgers.items():
+            self._news[stage] |= ledger.look()
+        tests = {record.number: record.assignment.source for record in self._ledgers["test"].records}
+        self._news["retrain"] |= {source for number in self._news["test"] if (source := tests[number]) is not None}
+
     def _deliver(self, final: bool) -> SyncResult:
-        records: Records = {stage: read_ledger(self._paths.ledger(stage)) for stage in STAGES}
+        records: Records = {stage: ledger.records for stage, ledger in self._ledgers.items()}
         if not records["search"]:
             return SyncResult(tracking_uri=self._uri)
         delivery = self._connect()
@@ -193,7 +202,8 @@ class _Session:
         num_runs, num_steps = 0, 0
         errors = []
         metric, dataset = self._spec.metric, dataset_view(self._paths, self._spec)
-        for view in trial_views(self._paths, records, metric.name, metric.goal, tags, final, dataset):
+        only = None if final else self._news
+        for view in trial_views(self._paths, records, metric.name, metric.goal, tags, final, dataset, only):
             try:
                 num_steps += 0 if delivery.is_delivered(view) else delivery.deliver(view)
                 num_runs += 1
@@ -256,10 +266,6 @@ def set_mlflow_defaults() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # we come again ourselves
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _first_line(error: Exception) -> str:

@@ -76,10 +76,10 @@ def status(folder: str) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Rows and trials to compare.")
 @click.option("--open", "browse", is_flag=True, help="Open the comparison in the browser.")
-def compare(folder: Path, top: int, browse: bool) -> None:
+def compare(folder: str, top: int, browse: bool) -> None:
     """Show the best runs of the sweep in FOLDER side by side in MLflow; starts its server where none runs."""
     from segbench.report.comparison import choose_runs, compare_runs, table_columns
     from segbench.report.folder import read_delivered, read_records
@@ -124,7 +124,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option(
     "--format",
     "format_",
@@ -133,7 +133,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
     help="The first three take a model folder, tensorboard a sweep's.",
 )
 @click.option("--out", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
-def export(source: Path, format_: Literal["huggingface", "onnx", "torch-export", "tensorboard"], folder: Path) -> None:
+def export(source: str, format_: Literal["huggingface", "onnx", "torch-export", "tensorboard"], folder: Path) -> None:
     """Write the model in SOURCE, or the curves of the sweep in SOURCE, in the format of another tool."""
     if format_ == "tensorboard":
         from segbench.report.folder import read_records
@@ -143,12 +143,12 @@ def export(source: Path, format_: Literal["huggingface", "onnx", "torch-export",
         count = write_events(read_records(paths), loaded.spec.metric.name, loaded.spec.metric.goal, folder)
         out.print(f"{count} trials; look at them with: tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
         return
-    if SweepPaths(source).spec.is_file():
-        names = sorted(path.name for path in source.glob("models/*"))
+    if SweepPaths(Path(source)).spec.is_file():
+        names = sorted(path.name for path in Path(source).glob("models/*"))
         raise UserError(f"{source} is a sweep; name one of its models: {source}/models/{{{','.join(names)}}}")
     from segbench.final.export import export_model
 
-    exported = export_model(source, format_, folder)
+    exported = export_model(Path(source), format_, folder)
     out.print(
         f"{', '.join(exported.files)} in {folder}; logits differ by {exported.difference:.1g} from the model's",
         highlight=False,

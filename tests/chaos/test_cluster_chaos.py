@@ -98,7 +98,7 @@ def test_kills_of_driver_workers_and_nodes(cluster: Cluster, tmp_path: Path) -> 
     assert sum(kills.values()) >= 15
 
     records = read_ledger(paths.ledger("search"))
-    assert [record.number for record in records] == list(range(61))
+    assert [record.number for record in records] == list(range(101))
     assert all(record.state in (TrialState.COMPLETE, TrialState.PRUNED) for record in records), [
         (record.number, record.state, record.reason) for record in records
     ]
@@ -116,7 +116,7 @@ def test_kills_of_driver_workers_and_nodes(cluster: Cluster, tmp_path: Path) -> 
 
     client = mlflow.MlflowClient(f"sqlite:///{paths.mlflow_db}")
     runs = client.search_runs([client.get_experiment_by_name("synthetic").experiment_id], max_results=1000)
-    assert len(runs) == 1 + 61 + 4
+    assert len(runs) == 1 + 101 + 4
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
     for run in runs:
         steps = [point.step for point in client.get_metric_history(run.info.run_id, "sum")]

@@ -68,7 +68,7 @@ def test_audited_trials_are_marked_in_every_table_and_in_mlflow(writer: SweepWri
     for table in (pd.read_csv(writer.paths.trials), pd.read_parquet(writer.paths.root / "trials.parquet")):
         marked = table[table["audited_rung"].notna()]
         assert dict(zip(marked["name"], marked["audited_rung"], strict=True)) == expected
-    views = trial_views(writer.paths, read_records(writer.paths), "maximize", {}, final=True)
+    views = trial_views(writer.paths, read_records(writer.paths), "val/miou", "maximize", {}, final=True)
     tags = {view.name: view.tags["audited_rung"] for view in views if "audited_rung" in view.tags}
     assert tags == {name: str(rung) for name, rung in expected.items()}
 

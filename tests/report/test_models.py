@@ -127,6 +127,24 @@ def test_the_first_two_rows_are_registered_once_and_an_alias_follows_the_ranks(l
     assert len(client.search_model_versions("name = 'demo'")) == 2
 
 
+def test_a_crash_between_version_and_alias_leaves_one_version_and_the_next_delivery_completes(
+    logged: SweepWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*arguments: object) -> None:
+        raise RuntimeError("killed")
+
+    spec = make_spec(name="renamed", mlflow={"experiment": "demo"})  # another registered model, the same runs
+    client = mlflow.MlflowClient(tracking_uri=tracking_uri(logged.paths, spec))
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", crash)
+        assert sync(logged.paths, spec, final=True).error == "killed"
+    assert len(client.search_model_versions("name = 'renamed'")) == 1
+    for _ in range(2):
+        assert sync(logged.paths, spec, final=True).error is None
+    assert len(client.search_model_versions("name = 'renamed'")) == 2
+    assert set(client.get_registered_model("renamed").aliases) == {"champion", "challenger"}
+
+
 @pytest.mark.slow
 def test_mlflow_serves_the_champion(logged: SweepWriter) -> None:
     uri = tracking_uri(logged.paths, make_spec())

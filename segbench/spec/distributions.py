@@ -18,8 +18,8 @@ from segbench.spec.domains import (
     is_same,
     multiples_within,
 )
+from segbench.spec.kinds import DISTRIBUTIONS
 from segbench.spec.problems import KeyPath, Problem, listed, show, unknown
-from segbench.spec.schema import DISTRIBUTIONS
 
 ENTRY_KEYS = ("value", "values", "min", "max", "distribution", "q", "mu", "sigma", "when", "parameters")
 

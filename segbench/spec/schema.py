@@ -9,24 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from segbench.config import DataConfig, TrialConfig
 from segbench.paths import is_safe_name
 from segbench.records import Goal
+from segbench.spec.kinds import DISTRIBUTIONS
 
 BUILT_IN_TRAIN = "segbench.training.loop:train"
-
-DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "constant": (("value",), ()),
-    "categorical": (("values",), ()),
-    "uniform": (("min", "max"), ()),
-    "int_uniform": (("min", "max"), ()),
-    "log_uniform_values": (("min", "max"), ()),
-    "log_uniform": (("min", "max"), ()),
-    "q_uniform": (("min", "max"), ("q",)),
-    "q_log_uniform_values": (("min", "max"), ("q",)),
-    "normal": ((), ("mu", "sigma")),
-    "log_normal": ((), ("mu", "sigma")),
-    "q_normal": ((), ("mu", "sigma", "q")),
-    "q_log_normal": ((), ("mu", "sigma", "q")),
-}
-"""Distribution -> the keys that it must have, and those that it may have."""
 
 
 class Section(BaseModel):

@@ -69,8 +69,8 @@ def test_audited_trials_are_marked_in_every_table_and_in_mlflow(writer: SweepWri
         marked = table[table["audited_rung"].notna()]
         assert dict(zip(marked["name"], marked["audited_rung"], strict=True)) == expected
     views = trial_views(writer.paths, read_records(writer.paths), "val/miou", "maximize", {}, final=True)
-    tags = {view.name: view.tags["audited_rung"] for view in views if "audited_rung" in view.tags}
-    assert tags == {name: str(rung) for name, rung in expected.items()}
+    tags = {view.key: view.tags["audited_rung"] for view in views if "audited_rung" in view.tags}
+    assert tags == {f"search/{name}": str(rung) for name, rung in expected.items()}
 
 
 def test_a_function_without_confusion_matrices_has_no_such_column(writer: SweepWriter) -> None:

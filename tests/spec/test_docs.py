@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from segbench.spec import docs
+from segbench.spec.kinds import DISTRIBUTIONS
 from segbench.spec.load import load_spec
-from segbench.spec.schema import DISTRIBUTIONS, section_keys, sections
+from segbench.spec.schema import section_keys, sections
 
 PAGE = Path(__file__).parents[2] / "docs" / "spec.md"
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

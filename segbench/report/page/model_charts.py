@@ -118,11 +118,12 @@ def class_heat_map(rows: list[Finalist], goal: Goal) -> Chart:
     heat = field("iou", "quantitative", "IoU", scale={"scheme": "viridis", "domain": [0, 1]}, legend=None)
     layers: list[Spec] = [
         {"mark": {"type": "rect", "tooltip": True}, "encoding": {"x": x, "y": y, "color": heat}},
-        {"mark": {"type": "text", "fontSize": 11},
+        {"transform": [{"filter": "isValid(datum.iou)"}], "mark": {"type": "text", "fontSize": 11},
          "encoding": {"x": x, "y": y, "text": field("iou", "quantitative", None, format=".2f"), "color": text}},
     ]  # fmt: skip
     spec = chart_spec(values, 30 * min(len(rows), len(values)) + 70, layer=layers)
-    spec["usermeta"] = {"minWidth": 160 + 44 * len(groups)}
+    spec["usermeta"] = {"minWidth": 180 + 44 * len(groups)}
+    spec["padding"] = {"left": 5, "top": 5, "bottom": 5, "right": 30}  # where the last slanted heading ends
     note = "Over all seeds of a row, from the summed confusion matrix; test split where it was tested."
     return Chart("class-iou", "IoU by class", spec, note)
 
@@ -158,7 +159,7 @@ def _matrix(values: Values) -> Spec:
     text = {"condition": {"test": "datum.share > 0.55", "value": "black"}, "value": "white"}
     layers: list[Spec] = [
         {"mark": {"type": "rect", "tooltip": True}, "encoding": {"x": x, "y": y, "color": heat}},
-        {"mark": {"type": "text", "fontSize": 10},
+        {"transform": [{"filter": "isValid(datum.share)"}], "mark": {"type": "text", "fontSize": 10},
          "encoding": {"x": x, "y": y, "text": field("share", "quantitative", None, format=".2f"), "color": text}},
     ]  # fmt: skip
     filtered = [{"filter": "datum.name == model"}]

@@ -136,10 +136,11 @@ def test_the_truth_is_the_rate_over_all_stops(every_stop: list[TrialRecord]) -> 
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_the_interval_contains_the_truth(every_stop: list[TrialRecord], share: float) -> None:
-    truth = measure_audit(every_stop, TOP_K, "maximize")
+@pytest.mark.parametrize("top_k", [TOP_K, 10])
+def test_the_interval_contains_the_truth(every_stop: list[TrialRecord], share: float, top_k: int) -> None:
+    truth = measure_audit(every_stop, top_k, "maximize")
     assert truth is not None
-    audits = [measure_audit(sample(every_stop, seed, share), TOP_K, "maximize") for seed in range(400)]
+    audits = [measure_audit(sample(every_stop, seed, share), top_k, "maximize") for seed in range(400)]
     found = [audit for audit in audits if audit is not None]
     assert len(found) > 390
     contained = [audit.interval.low <= truth.rate <= audit.interval.high for audit in found]

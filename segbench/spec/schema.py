@@ -172,9 +172,7 @@ class SweepSpec(Section):
     resources: Resources = Resources()
     retrain: Retrain | None = Field(None, description="null: the leaderboard ranks the search trials")
     mlflow: Mlflow = Mlflow()
-    storage: str = Field(
-        "runs", description="folder or bucket (`s3://bucket/prefix`) in which the sweep's folder is made"
-    )
+    storage: str = Field("runs", description="folder or bucket (`s3://...`) in which the sweep's folder is made")
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:

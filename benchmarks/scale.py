@@ -38,7 +38,7 @@ from segbench.sweep import StageWork, Sweep
 Answer = TypeVar("Answer")
 
 NUM_PARTS = 5
-"""The sweep is measured in fifths, each in as many groups."""
+"""So many parts of the sweep, or one more, are told apart, each measured in some groups of trials."""
 PROFILED = 0.04
 """This part of the trials, near the end, runs under the profiler and counts in no rate."""
 
@@ -206,7 +206,7 @@ def folder_mb(root: Path) -> float:
 
 
 def add_rows(bench: measure.Benchmark, clock: Clock) -> None:
-    """Add a row for each fifth of the sweep: medians of its groups."""
+    """Add a row for each part of the sweep: medians of its groups."""
     steps = [{key: after[key] - before[key] for key in after} for before, after in pairwise(clock.marks)]
     size = max(1, len(steps) // NUM_PARTS)
     values, extra = {}, {}
@@ -259,6 +259,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clock, found = sweep(Path(folder), options.workers, options.trials, options.epoch_s, options.mlflow)
     add_rows(bench, clock)
+    bench.note("Rows are parts of one run, one after the other; quartiles are over equal groups of trials in each.")
     bench.note(
         f"The whole sweep, with {len(clock.proposals) + len(clock.reports)} decisions that were timed: "
         f"{time.perf_counter() - started:.0f} s. Memory before it {found['rss_before_mb']:.0f} MB, at its end "

@@ -54,8 +54,9 @@ worker_start_ray_commands: []
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Start a head that may start three nodes with a GPU each, as `ray up` would leave it."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     here = f"{ray.util.get_node_ip_address()}:{PORT}"
     file = tmp_path / "ray_bootstrap_config.yaml"
     config, refused = complete_config(YAML(typ="safe").load(CLUSTER.format(address=here)))

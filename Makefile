@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check chaos e2e e2e-cluster format docs lock peers bench-short clean
+.PHONY: setup quickstart test check chaos e2e e2e-cluster e2e-cluster-short format docs lock peers bench-short clean
 
 setup: $(READY)
 
@@ -34,8 +34,11 @@ chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n r
 e2e: $(READY)  ## the report and the documents in headless Chromium; screenshots in build/e2e
 	$(BIN)/pytest -q -m e2e tests/e2e
 
-e2e-cluster: $(READY)  ## a sweep on isolated machines, as the README says; root on Linux
+e2e-cluster: $(READY)  ## a sweep on isolated machines, as the README says, and machines that go away; root on Linux
 	$(BIN)/pytest -q -s -m cluster tests/cluster
+
+e2e-cluster-short: $(READY)  ## the sweep and autoscaling only: what CI has time for
+	$(BIN)/pytest -q -s -m cluster tests/cluster/test_local.py tests/cluster/test_growing.py
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -18,10 +18,10 @@ def test_markdown_shows_the_main_columns_with_spread(writer: SweepWriter) -> Non
     write_demo(writer)
     assert render(board(writer), "markdown") == (
         "| rank | name | model | seeds | val/miou | search val/miou "
-        "| test/miou | test/miou_official | epochs | seconds |\n"
-        "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-        "| 1 | trial-0003 | segformer | 2 | 0.4800 ± 0.0283 | 0.4500 | 0.4300 ± 0.0141 | 0.3300 | 2 | 12 |\n"
-        "| 2 | baseline-unet | unet | 2 | 0.3600 ± 0.0283 | 0.3500 | 0.3400 ± 0.0283 | 0.2400 | 2 | 12 |\n"
+        "| test/miou | test/miou_official | weights (M) | epochs | seconds |\n"
+        "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| 1 | trial-0003 | segformer | 2 | 0.4800 ± 0.0283 | 0.4500 | 0.4300 ± 0.0141 | 0.3300 | 2.00 | 2 | 12 |\n"
+        "| 2 | baseline-unet | unet | 2 | 0.3600 ± 0.0283 | 0.3500 | 0.3400 ± 0.0283 | 0.2400 | 1.00 | 2 | 12 |\n"
     )
 
 

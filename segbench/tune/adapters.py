@@ -1,5 +1,6 @@
 """Ray's searcher and scheduler interfaces on top of a trial queue: no decision is made here."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from ray.tune.search import Searcher
 from segbench.records import Assignment, Cause, Decision, Failure, TrialQueue
 from segbench.training.trial import TrialJob
 from segbench.tune.trainable import FAILURE, JOB, REPORT, NodeDrainedError
+
+_log = logging.getLogger(__name__)
 
 MakeJob = Callable[[Assignment], TrialJob]
 
@@ -125,7 +128,12 @@ class QueueScheduler(FIFOScheduler):
         """Record the end of a run whose process died, unless we killed it ourselves."""
         if trial.trial_id in self._hanging:
             return
-        self._feed.queue.end(number_of(trial), explain_death(read_death(trial)))
+        failure = explain_death(read_death(trial))
+        self._feed.queue.end(number_of(trial), failure)
+        record = self._feed.queue.record(number_of(trial))
+        if not record.state.is_finished:
+            name = record.assignment.name
+            _log.warning("%s: %s; it will go on after epoch %d", name, failure.message, record.epochs_done)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Nothing: a trial that never ran stays unfinished in the ledger and is run by the next start."""

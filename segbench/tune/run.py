@@ -39,7 +39,7 @@ def run_on_ray(
     Raises:
         SegbenchError: the sweep has to stop, or Tune itself failed; the same command continues.
     """
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # our records say what became of a trial, in one line
     concurrent = max_concurrent(trial_nodes(), resources, budget, can_grow)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)  # all that may run are asked for at once
     feed = Feed(stages)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -76,6 +77,9 @@ def test_trials_leave_a_drained_node_and_lose_nothing(cluster: Cluster, tmp_path
     assert is_accepted, why
     assert process.wait(120) == 0, (tmp_path / "log").read_text()
 
+    said = (tmp_path / "log").read_text()
+    assert re.search(r"(baseline-default|trial-0001): its node \S+ was drained; it will go on after epoch \d+\n", said)
+    assert "Traceback" not in said
     records = read_ledger(paths.ledger("search"))
     moved = [record for record in records if record.attempts]
     assert moved

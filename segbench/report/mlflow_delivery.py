@@ -20,12 +20,11 @@ from mlflow.exceptions import MlflowException
 
 from segbench.errors import UserError
 from segbench.paths import atomic_write
-from segbench.report.mlflow_model import log_model, register_model
+from segbench.report.mlflow_model import MODEL_TAG, log_model, register_model
 from segbench.report.runs import PARENT_KEY, DatasetView, Point, RefusedError, RunView
 
 SWEEP_TAG = "segbench.sweep_id"
 KEY_TAG = "segbench.key"
-MODEL_TAG = "segbench.model_id"
 NAME_TAG = "mlflow.runName"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's pages then show what is for training models, not for language models."""

@@ -21,6 +21,8 @@ from mlflow.types import Schema, TensorSpec
 import segbench
 
 LOADER = "segbench.report.pyfunc"
+MODEL_TAG = "segbench.model_id"
+"""Of runs and of registered versions; a search for versions does not tell their models."""
 
 _REQUIREMENTS = ("filelock", "mlflow", "numpy", "pillow", "pyarrow", "safetensors", "torch", "transformers")
 
@@ -61,10 +63,14 @@ def register_model(client: MlflowClient, name: str, model_id: str, alias: str, t
             raise
     model = client.get_logged_model(model_id)
     versions = client.search_model_versions(f"name = '{name}' AND run_id = '{model.source_run_id}'")
-    version = next(iter(versions), None)  # a run has one model; the registry does not say which model a version is
+    version = next((found for found in versions if found.tags.get(MODEL_TAG) == model_id), None)
     if version is None:
         version = client.create_model_version(
-            name, source=model.artifact_location, run_id=model.source_run_id, model_id=model_id, tags=dict(tags)
+            name,
+            source=model.artifact_location,
+            run_id=model.source_run_id,
+            model_id=model_id,
+            tags={**tags, MODEL_TAG: model_id},
         )
     if str(client.get_registered_model(name).aliases.get(alias)) != str(version.version):
         client.set_registered_model_alias(name, alias, version.version)

@@ -23,7 +23,7 @@ from segbench.final.model import load_model
 from segbench.models import build_model
 from segbench.paths import SweepPaths
 from segbench.report.folder import export_models, read_leaderboard, read_run_ids, write_tables
-from segbench.report.mlflow_delivery import MODEL_TAG
+from segbench.report.mlflow_model import MODEL_TAG
 from segbench.report.tracking import sync, tracking_uri
 from segbench.training.checkpoint import save_model
 

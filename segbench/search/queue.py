@@ -236,7 +236,8 @@ class LedgerQueue:
 def read_score(metrics: Mapping[str, object], metric: str, epoch: int) -> tuple[float, str | None]:
     """Return the score in ``metrics`` and, if it is unusable, why the trial fails."""
     if metric not in metrics:
-        return math.nan, f"metric {metric!r} not reported at epoch {epoch}; reported: {', '.join(metrics)}"
+        reported = ", ".join(name for name in metrics if not name.startswith("system/"))
+        return math.nan, f"metric {metric!r} not reported at epoch {epoch}; reported: {reported}"
     value = metrics[metric]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan, f"metric {metric!r} is {value!r} at epoch {epoch}, not a number"

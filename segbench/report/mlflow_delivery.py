@@ -26,8 +26,6 @@ from segbench.report.runs import PARENT_KEY, DatasetView, Point, RefusedError, R
 SWEEP_TAG = "segbench.sweep_id"
 KEY_TAG = "segbench.key"
 NAME_TAG = "mlflow.runName"
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow's pages then show what is for training models, not for language models."""
 
 _MAX_METRICS = 900
 _MAX_PARAMS = 100
@@ -184,7 +182,7 @@ class Delivery:
         found: Experiment | None = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self.client.create_experiment(name, artifact_location=artifacts, tags=EXPERIMENT_TAGS))
+                return str(self.client.create_experiment(name, artifact_location=artifacts))
             except MlflowException as error:
                 found = self.client.get_experiment_by_name(name)  # another sweep was faster
                 if found is None:

@@ -78,7 +78,7 @@ def test_under_bf16_the_composed_head_is_at_least_as_exact_as_the_published_one(
 def test_under_bf16_the_whole_network_is_at_least_as_exact_as_the_published_one() -> None:
     ours, library = pair()
     ours, library = ours.float().eval(), library.float().eval()
-    image = torch.randn(2, 3, 96, 64)
+    image = torch.randn(16, 3, 96, 64)  # on two images chance decides by a tenth
     exact = upsampled(library, image)
     with torch.autocast("cpu", torch.bfloat16):
         error = (ours(image) - exact).square().mean()

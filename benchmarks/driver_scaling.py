@@ -6,10 +6,9 @@ Trials are simulated, no process is started; what decides and what writes is rea
 Optuna study and progress. Stock: ``OptunaSearch`` and ``ASHAScheduler`` as Ray Tune calls them, with the same sampler.
 Up to 9 reports a trial, ASHA stops most at a rung; the figures are those of the last 50 trials before each size.
 
-*Report*
-is what comes with every epoch of every running trial; *trial* is what comes once: the proposal, which is the sampler's
-arithmetic over the trials that it looks at, and the end. Bytes: stock writes nothing but its snapshots, which hold all
-trials (11.8 KB each when measured) at most every 10 s.
+*Report* is what comes with every epoch of every running trial. *Trial* is what comes once: the proposal, which is the
+sampler's arithmetic over the trials that it looks at, and the end, with the report that ASHA answers by a stop. Bytes:
+stock writes nothing but its snapshots, which hold all trials (11.8 KB each when measured) at most every 10 s.
 """
 
 import io
@@ -73,13 +72,17 @@ class Meter:
         self._size = size
         self.seconds = {"report": 0.0, "trial": 0.0}
         self.written = {"report": 0, "trial": 0}
+        self.counts = {"report": 0, "trial": 0}
 
-    def run(self, what: str, work: Callable[[], T]) -> T:
-        """Return what ``work`` returns."""
+    def run(self, what: str | Callable[[T], str], work: Callable[[], T]) -> T:
+        """Return what ``work`` returns; ``what`` it is may depend on that."""
         before, started = self._size(), time.process_time()
         result = work()
-        self.seconds[what] += time.process_time() - started
-        self.written[what] += self._size() - before
+        seconds = time.process_time() - started
+        name = what if isinstance(what, str) else what(result)
+        self.seconds[name] += seconds
+        self.written[name] += self._size() - before
+        self.counts[name] += 1
         return result
 
 
@@ -113,7 +116,10 @@ def ours(sizes: list[int]) -> dict[int, Costs]:
             for epoch in range(1, MAX_EPOCHS + 1):
                 metrics = {"score": score(assignment.config, epoch), **{f"val/iou/{i}": 0.5 for i in range(8)}}
                 report = EpochReport(epoch=epoch, metrics=metrics, confusion=((9,) * 8,) * 8, seconds=1.0)
-                decision = meter.run("report", lambda report=report: queue.report(assignment.number, report))
+                decision = meter.run(
+                    lambda decision: "trial" if decision is Decision.STOP else "report",
+                    lambda report=report: queue.report(assignment.number, report),
+                )
                 if decision is Decision.STOP:
                     break
             meter.run("trial", lambda: queue.end(assignment.number))
@@ -185,7 +191,11 @@ def stock(sizes: list[int]) -> dict[int, Costs]:
             scheduler.on_trial_add(None, trial)
             for epoch in range(1, MAX_EPOCHS + 1):
                 result = {"score": score(config, epoch), "training_iteration": epoch, "trial_id": trial.trial_id}
-                if not meter.run("report", lambda result=result: report(trial, result, bool(known))):
+                goes_on = meter.run(
+                    lambda goes_on: "report" if goes_on else "trial",
+                    lambda result=result: report(trial, result, bool(known)),
+                )
+                if not goes_on:
                     break
             meter.run("trial", lambda: end(trial, result, known))
             return epoch
@@ -215,7 +225,9 @@ def costs_of_last(run_one: Callable[[Meter], int], size: Callable[[], int] = lam
     written, counts = {"report": 0, "trial": 0}, {"report": 0, "trial": LAST}
     for _ in range(5):
         meter, trials = Meter(size), LAST // 5
-        reports = sum(run_one(meter) for _ in range(trials))
+        for _ in range(trials):
+            run_one(meter)
+        reports = max(1, meter.counts["report"])
         counts["report"] += reports
         for what, number in (("report", reports), ("trial", trials)):
             milliseconds[what].append(meter.seconds[what] * 1e3 / number)

@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from browsing import CHROMIUM, SCREENSHOTS, listen, open_browser
+from browsing import CHROMIUM, SCREENSHOTS, listen
 from docs_site import ROOT, build_site
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -44,12 +44,6 @@ def address(site: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("width", [1280, 390])

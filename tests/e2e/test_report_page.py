@@ -4,11 +4,10 @@ make e2e      # screenshots in build/e2e
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import CHROMIUM, CUT_OFF, OVERLAPPING, SCREENSHOTS, listen, open_browser
+from browsing import CHROMIUM, CUT_OFF, OVERLAPPING, SCREENSHOTS, listen
 from sweep_ledgers import SweepWriter, write_pictures, write_searched, write_tested
 
 from segbench.paths import SweepPaths
@@ -41,12 +40,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         paths = writer.paths
     write_report(paths)
     return paths.report
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,19 +100,18 @@ def test_one_driver_at_a_time(address: str) -> None:
 
 
 def test_of_many_that_start_at_once_one_goes_on(address: str) -> None:
-    bucket = Bucket(
-        address, patience_s=10
-    )  # as in use: a store may stumble over an object that is taken back while it is read
+    # as patient as in use: the mock stumbles over an object that is taken back while it is read
+    bucket = Bucket(address, patience_s=60)
     held: list[int] = []
     together: list[int] = []
     refused: list[str] = []
 
     def drive(number: int) -> None:
         try:
-            with Lease(bucket, lease_s=2, tell=lambda text: None):
+            with Lease(bucket, lease_s=12, tell=lambda text: None):
                 held.append(number)
                 together.append(len(held))
-                time.sleep(3.5)
+                until(lambda: len(refused) == 2)
                 held.remove(number)
         except StateError as error:
             refused.append(str(error))
@@ -124,6 +123,13 @@ def test_of_many_that_start_at_once_one_goes_on(address: str) -> None:
         thread.join()
     assert together == [1]
     assert len(refused) == 2
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for ``condition``, a minute at most."""
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def claim(bucket: Bucket, generation: int, **changes: object) -> None:

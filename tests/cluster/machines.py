@@ -14,6 +14,12 @@ from segbench.cluster.archive import list_code
 
 ROOT = Path(__file__).parents[2]
 TOOLS = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "nsenter": "util-linux"}
+PROBE = """
+mount -t tmpfs tmpfs /mnt && mkdir /mnt/upper /mnt/work /mnt/root &&
+mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root &&
+ip link add probe0 type veth peer name probe1
+"""
+"""What hosts.sh will ask of the kernel; all of it ends with the namespaces that it runs in."""
 
 
 def why_not() -> str | None:
@@ -24,8 +30,10 @@ def why_not() -> str | None:
     missing = sorted(package for tool, package in TOOLS.items() if shutil.which(tool, path=path) is None)
     if missing:
         return f"isolated hosts need packages: apt-get install {' '.join(missing)}"
-    probe = subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], check=False, capture_output=True)
-    return "isolated hosts need namespaces, which this machine does not allow" if probe.returncode else None
+    command = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "sh", "-c", PROBE]
+    probe = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    refused = "isolated hosts need namespaces and overlay mounts, which this machine does not allow"
+    return f"{refused}: {' '.join(probe.stderr.split())}" if probe.returncode else None
 
 
 class Machines:

@@ -12,7 +12,7 @@ from optuna.importance import (
 )
 
 from segbench.records import Goal, TrialRecord
-from segbench.search.study import _distribution
+from segbench.search.study import as_distribution
 from segbench.spec.space import Constant, Space, Transformed
 
 MIN_TRIALS = 8
@@ -63,5 +63,5 @@ def _frozen(space: Space, record: TrialRecord, score: float) -> optuna.trial.Fro
         name = parameter.name
         values = assignment.draws if isinstance(parameter.domain, Transformed) else assignment.params
         if not isinstance(parameter.domain, Constant) and name in values:
-            params[name], distributions[name] = values[name], _distribution(parameter)
+            params[name], distributions[name] = values[name], as_distribution(parameter)
     return optuna.trial.create_trial(value=score, params=params, distributions=distributions)

@@ -97,7 +97,7 @@ class Study:
             if isinstance(domain, Constant):
                 params[parameter.name] = domain.value
                 continue
-            drawn = _suggest(trial, parameter.name, _distribution(parameter))
+            drawn = _suggest(trial, parameter.name, as_distribution(parameter))
             if isinstance(domain, Transformed):
                 assert isinstance(drawn, float)
                 draws[parameter.name] = drawn
@@ -179,9 +179,9 @@ class Study:
                 continue
             if isinstance(parameter.domain, Transformed):
                 if name in draws:
-                    known[name] = (draws[name], _distribution(parameter))
+                    known[name] = (draws[name], as_distribution(parameter))
             elif name in params and parameter.contains(params[name]):
-                known[name] = (params[name], _distribution(parameter))
+                known[name] = (params[name], as_distribution(parameter))
         return known
 
     def _sampler(self, number: int) -> BaseSampler:
@@ -255,7 +255,8 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
+def as_distribution(parameter: Parameter) -> BaseDistribution:
+    """Return what Optuna draws a parameter from; a transformed one is drawn from 0 to 1."""
     domain = parameter.domain
     if isinstance(domain, Categorical):
         return CategoricalDistribution(domain.values)

@@ -1,12 +1,14 @@
 """Sweep folders to report on, and an MLflow database to copy."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 import torch
-from sweep_ledgers import SweepWriter
+from sweep_ledgers import SweepWriter, make_spec
+from tracked import Server
 
 from segbench.paths import SweepPaths
 
@@ -33,3 +35,10 @@ def _no_server() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield
+
+
+@pytest.fixture
+def server(writer: SweepWriter, empty_database: Path) -> Server:
+    writer.paths.root.mkdir(parents=True)
+    shutil.copy(empty_database, writer.paths.mlflow_db)
+    return Server(writer, make_spec())

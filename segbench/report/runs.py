@@ -76,7 +76,7 @@ class RunView:
     end_ms: int | None
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    points: Sequence[Point]
+    points: Sequence[Point] = ()
     """Steps ascending; new ones are added at the end."""
     summary: Sequence[Point] = ()
     """Once the trial has ended: its best score, at that epoch; test metrics, once the test has ended."""
@@ -125,7 +125,8 @@ def trial_views(
             test = tests.get(record.number) if stage == "retrain" else None
             tags = {**common_tags, **ranks.get(f"{stage}/{record.assignment.name}", {})}
             view = _trial_view(paths, stage, record, test, goal, tags, final)
-            yield replace(view, summary=_summary(record, test, metric, goal), dataset=dataset)
+            points = tuple(_point(epoch, metric) for epoch in record.epochs)
+            yield replace(view, points=points, summary=_summary(record, test, metric, goal), dataset=dataset)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -185,7 +186,6 @@ def _trial_view(
             **({} if record.audited_rung is None else {"audited_rung": str(record.audited_rung)}),
         },
         params=flatten(assignment.config),
-        points=tuple(_point(epoch) for epoch in record.epochs),
         texts=_tables(best) if finished else {},
         files={
             **(_files(paths.trial(stage, assignment.name), "") if finished else {}),
@@ -194,8 +194,10 @@ def _trial_view(
     )
 
 
-def _point(epoch: EpochRecord) -> Point:
-    return Point(epoch.epoch, milliseconds(epoch.at), _numbers(epoch.metrics))
+def _point(epoch: EpochRecord, metric: str) -> Point:
+    """Return the metrics of an epoch, the searched one first: MLflow's comparison draws what it was given first."""
+    first = {metric: epoch.metrics[metric]} if metric in epoch.metrics else {}
+    return Point(epoch.epoch, milliseconds(epoch.at), _numbers({**first, **epoch.metrics}))
 
 
 def _run_name(record: TrialRecord, rank: str | None) -> str:

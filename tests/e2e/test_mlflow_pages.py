@@ -163,6 +163,8 @@ def test_the_comparison_shows_exactly_the_chosen_runs(browser, addresses: dict[s
     assert visit.shown_runs() == chosen
     assert visit.page.locator(".js-plotly-plot .y-axis").count() >= 3
     assert visit.page.get_by_text("#01 ").count() >= 1
+    axes = visit.page.locator(".js-plotly-plot .axis-title").all_text_contents()
+    assert axes[-1] == "val/miou", "what was searched on is drawn without being asked for"
     visit.finish("mlflow-comparison")
 
 

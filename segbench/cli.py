@@ -8,17 +8,19 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from segbench.cluster.verbs import cluster_group
 from segbench.errors import SegbenchError, UserError
+from segbench.final.verbs import evaluate, predict
 from segbench.paths import SweepPaths
 from segbench.report import verbs
 from segbench.report.verbs import open_sweep
@@ -40,7 +42,7 @@ def cli() -> None:
 
 
 cli.add_command(cluster_group)
-for verb in (verbs.leaderboard, verbs.report, verbs.compare, verbs.export, verbs.status):
+for verb in (predict, evaluate, verbs.leaderboard, verbs.report, verbs.compare, verbs.export, verbs.status):
     cli.add_command(verb)
 
 
@@ -75,20 +77,22 @@ def sweep(
     if dry_run:
         print_dry_run(loaded, Console())
         return
-    from segbench.storage.address import is_bucket, join, sweep_paths, what_is_wrong
+    from segbench.storage.address import join, sweep_paths
 
-    if out and is_bucket(out) and (problem := what_is_wrong(out)):
-        raise UserError(f"--out: {problem}")
+    _check_address("--out", out)
     paths = sweep_paths(out or join(loaded.spec.storage, loaded.spec.name))
-    run_here = _local_executor() if executor == "local" else _ray_executor(loaded, paths, address, min_nodes, growing)
-    _run_sweep(loaded, paths, run_here, resume)
+    on_ray = partial(_ray_executor, paths=paths, address=address, min_nodes=min_nodes, growing=growing)
+    _run_sweep(loaded, paths, _local_executor if executor == "local" else on_ray, resume)
 
 
 def _run_sweep(
-    loaded: "LoadedSpec", paths: SweepPaths, executor: "AbstractContextManager[Executor]", resume: bool
+    loaded: "LoadedSpec",
+    paths: SweepPaths,
+    executor: "Callable[[LoadedSpec], AbstractContextManager[Executor]]",
+    resume: bool,
 ) -> None:
     from segbench.folder import open_folder, read_prior
-    from segbench.preflight import get_ready
+    from segbench.preflight import get_ready, share_packed
     from segbench.report.conclusion import conclude
     from segbench.report.folder import read_leaderboard
     from segbench.report.page.live import LiveReport
@@ -103,10 +107,11 @@ def _run_sweep(
     with ExitStack() as stack:
         mirror = None if paths.uri is None else stack.enter_context(Mirror(paths, _warn))
         stack.enter_context(open_folder(paths, spec, resume))
-        get_ready(spec)
+        loaded = share_packed(loaded, paths, _tell, _warn)
+        get_ready(loaded.spec)
         stack.enter_context(LiveReport(paths, warn=_warn))
         stack.enter_context(Tracker(paths, spec, warn=_warn))
-        execute = stack.enter_context(executor)
+        execute = stack.enter_context(executor(loaded))
         stack.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
         observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
         if spec.search.warm_start:
@@ -116,7 +121,7 @@ def _run_sweep(
         Sweep(loaded, paths, execute, [observer], mirror).run()
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
     for sentence in conclude(read_results(paths)):
-        out.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        _tell(sentence)
     out.print(f"report       {paths.report}", highlight=False, soft_wrap=True)
     out.print(f"leaderboard  {paths.leaderboard}", highlight=False, soft_wrap=True)
     if spec.mlflow.enabled:
@@ -127,7 +132,7 @@ def _run_sweep(
 
 
 @contextmanager
-def _local_executor() -> "Iterator[Executor]":
+def _local_executor(loaded: "LoadedSpec") -> "Iterator[Executor]":
     from segbench.search.sequential import run_sequential
     from segbench.training.trial import run_trial
 
@@ -164,47 +169,6 @@ def schema() -> None:
     click.echo(json.dumps(SweepSpec.model_json_schema(), indent=2))
 
 
-@cli.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder of PNG or JPEG pictures.")
-@click.option("--out", "output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option("--device", default="cpu", show_default=True)
-def predict(checkpoint: Path, images: Path, output: Path, device: str) -> None:
-    """Segment pictures with the model in CHECKPOINT: label-id and colour PNGs."""
-    from segbench.final.evaluate import predict_folder
-
-    written = predict_folder(checkpoint, images, output, device)
-    out.print(f"{len(written)} label maps in {output}", highlight=False, soft_wrap=True)
-
-
-@cli.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Folder in the Cityscapes layout, or a sweep file."
-)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-@click.option("--device", default="cpu", show_default=True)
-def evaluate(checkpoint: Path, data: Path, split: str, device: str) -> None:
-    """Print the metrics of the model in CHECKPOINT on a split of a data set."""
-    from segbench.final.evaluate import evaluate_folder
-    from segbench.final.model import load_model
-
-    if data.is_dir():
-        from segbench.config import DataConfig
-
-        size = load_model(checkpoint).size
-        config = DataConfig(dataset="cityscapes", root=str(data), size=size, split="official")
-    else:
-        from segbench.spec.load import load_spec
-
-        config = load_spec(data).spec.data
-    scores = evaluate_folder(checkpoint, config, split, device)
-    table = Table(show_header=False)
-    for name, value in scores.metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    out.print(table)
-
-
 @cli.group("mlflow")
 def mlflow_group() -> None:
     """MLflow."""
@@ -232,16 +196,37 @@ def data_group() -> None:
 @data_group.command("pack")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
-def data_pack(file: Path, overrides: tuple[str, ...]) -> None:
-    """Check and pack the data set of the sweep in FILE; done by the first use otherwise."""
-    from segbench.data import check_data, open_data
+@click.option("--to", metavar="ADDRESS", help="Put the packed set there, too: s3://bucket/packed, or a shared folder.")
+def data_pack(file: Path, overrides: tuple[str, ...], to: str | None) -> None:
+    """Check and pack the data set of the sweep in FILE; done by the first use otherwise.
+
+    With --to, or where the file names a bucket (storage, data.packed), the packed set is put there too: the nodes of a
+    cluster fetch it, and need no pictures of their own.
+    """
+    from segbench.data import check_data, open_data, share_data
     from segbench.spec.load import load_spec
 
+    _check_address("--to", to)
     config = load_spec(file, overrides).spec.data
-    check_data(config)
-    data = open_data(config)
+    check_data(replace(config, packed=None))
+    data = open_data(replace(config, packed=None))
     sizes = ", ".join(f"{len(getattr(data, split).names)} {split}" for split in ("train", "val", "test"))
-    out.print(f"{sizes} images; groups: {', '.join(data.groups)}", highlight=False, soft_wrap=True)
+    click.echo(f"{sizes} images; groups: {', '.join(data.groups)}")
+    shared = share_data(replace(config, packed=to or config.packed))
+    if shared.config.packed:
+        how = "uploaded to" if shared.is_uploaded else "is there already, nothing was uploaded:"
+        click.echo(f"packed set {how} {shared.config.packed}")
+
+
+def _check_address(option: str, address: str | None) -> None:
+    from segbench.storage.address import is_bucket, what_is_wrong
+
+    if address and is_bucket(address) and (problem := what_is_wrong(address)):
+        raise UserError(f"{option}: {problem}")
+
+
+def _tell(message: str) -> None:
+    out.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn(message: str) -> None:

@@ -152,3 +152,10 @@ class DataConfig:
     cache_dir: Annotated[
         str | None, Setting("where packed data sets are kept; null: $SEGBENCH_CACHE or ~/.cache/segbench")
     ] = None
+    packed: Annotated[
+        str | None,
+        Setting(
+            "bucket or folder that all nodes see, from which each fetches the packed set; null: `packed` in storage "
+            "where that is a bucket, else none: each node packs its own"
+        ),
+    ] = None

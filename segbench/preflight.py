@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from segbench.config import TrialConfig
-from segbench.data import absolute, check_data, open_data
+from segbench.data import absolute, check_data, open_data, recorded_key, share_data
 from segbench.data.labels import build_lut
 from segbench.errors import DataError, SegbenchError
 from segbench.folder import read_prior
 from segbench.models import check_config, find_family
+from segbench.paths import SweepPaths
 from segbench.records import Assignment, Scalar
 from segbench.search.policy import SearchPolicy
 from segbench.spec.load import LoadedSpec, dump_spec
@@ -129,6 +130,27 @@ def share_gpu(loaded: LoadedSpec) -> "Callable[[], Sharing]":
 
     spec = loaded.spec
     return partial(decide_here, demanding_configs(loaded), absolute(spec.data), spec.scheduler.max_epochs)
+
+
+def share_packed(
+    loaded: LoadedSpec, paths: SweepPaths, tell: Callable[[str], None], warn: Callable[[str], None]
+) -> LoadedSpec:
+    """Put the packed set where all nodes find it, if the sweep says where; return the sweep with its address.
+
+    Raises:
+        UserError: there are neither pictures nor a packed set, or the bucket cannot be used.
+    """
+    spec = loaded.spec
+    if not spec.is_segmentation or spec.data.packed is None:
+        return loaded
+    try:
+        shared = share_data(spec.data, recorded_key(paths.data))
+    except DataError as error:
+        raise loaded.error("data", str(error)) from error
+    if shared.changed:
+        warn(f"{shared.changed} since this sweep began; it goes on with the data as they were")
+    tell(f"packed data {'uploaded to' if shared.is_uploaded else 'at'} {shared.config.packed}")
+    return replace(loaded, spec=spec.model_copy(update={"data": shared.config}))
 
 
 def get_ready(spec: SweepSpec) -> None:

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from segbench.data import absolute, open_data
+from segbench.data import absolute, keep_record, open_data
 from segbench.errors import SegbenchError
 from segbench.final.retrain import continue_list, longest_first, plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
@@ -84,12 +84,14 @@ class Sweep:
 
         Raises:
             SegbenchError: no trial has a score.
+            StateError: the data are not those that the sweep has begun with.
         """
         try:
             if self._mirror is not None:
                 self._mirror.push()  # the sweep file, and what trials read
             if self.spec.is_segmentation:
-                open_data(self.spec.data)  # packed once, before the first trial
+                open_data(self.spec.data)  # packed or fetched once, before the first trial
+                keep_record(self.paths.data, self.spec.data)
             with closing(self._stages()) as stages:
                 self._execute(stages)
         finally:

@@ -6,21 +6,30 @@ Importing this package imports no torch; only :mod:`segbench.data.augment` does.
 from segbench.data.dataset import (
     DataFacts,
     SegmentationData,
+    Shared,
     Split,
     absolute,
     cache_folder,
     check_data,
     describe_data,
     open_data,
+    share_data,
 )
+from segbench.data.record import as_recorded, keep_record, read_record, recorded_key
 
 __all__ = [
     "DataFacts",
     "SegmentationData",
+    "Shared",
     "Split",
     "absolute",
+    "as_recorded",
     "cache_folder",
     "check_data",
     "describe_data",
+    "keep_record",
     "open_data",
+    "read_record",
+    "recorded_key",
+    "share_data",
 ]

@@ -22,6 +22,7 @@ from segbench.data.labels import LICENSE_PLATE, VOID_IDS
 from segbench.data.splits import SPLIT_NAMES, Scene
 from segbench.errors import DataError
 
+IMAGES = "leftImg8bit"
 IMAGE_SUFFIX = "_leftImg8bit.png"
 LABEL_SUFFIX = "_gtFine_labelIds.png"
 IMAGE_MODES = frozenset({"RGB", "RGBA", "L", "P"})
@@ -52,7 +53,7 @@ def index_folder(root: Path) -> tuple[ImagePair, ...]:
     Raises:
         DataError: No such folder, no images, or an image without a label map.
     """
-    images = root / "leftImg8bit"
+    images = root / IMAGES
     if not images.is_dir():
         hint = "; give its parent folder" if root.name in ("leftImg8bit", "gtFine") else ""
         raise DataError(f"data.root: {root} has no folder leftImg8bit{hint} (docs/data.md shows the layout)")
@@ -95,22 +96,25 @@ def read_pair(pair: ImagePair, size: tuple[int, int]) -> tuple[UInt8Array, UInt8
     return np.asarray(image), ids
 
 
-def fingerprint(pairs: Iterable[ImagePair]) -> list[tuple[str, int, int]]:
-    """Return path, bytes and modification time (ns) of all files: what a packed file depends on."""
-    return [_file_state(path) for pair in pairs for path in (pair.image, pair.label)]
+def fingerprint(pairs: Iterable[ImagePair]) -> list[tuple[str, str, str, int, int]]:
+    """Return place, bytes and modification time (ns) of all files: what a packed file depends on.
+
+    The place is without the root, so that it is the same on every machine with a faithful copy of the folder.
+    """
+    return [(*pair.scene, *_file_state(path)) for pair in pairs for path in (pair.image, pair.label)]
 
 
-def _file_state(path: Path) -> tuple[str, int, int]:
+def _file_state(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
     except OSError as error:  # a broken link, or no permission
         raise _unreadable(path, error) from error
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _index_split(root: Path, folder: str) -> list[ImagePair]:
     pairs = []
-    for image in sorted((root / "leftImg8bit" / folder).glob(f"*/*{IMAGE_SUFFIX}")):
+    for image in sorted((root / IMAGES / folder).glob(f"*/*{IMAGE_SUFFIX}")):
         city, name = image.parent.name, image.name.removesuffix(IMAGE_SUFFIX)
         label = root / "gtFine" / folder / city / (name + LABEL_SUFFIX)
         pairs.append(ImagePair(Scene(folder, city, name), image, label))

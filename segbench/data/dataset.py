@@ -1,6 +1,5 @@
 """From the settings of the sweep file to three splits of arrays."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -10,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.config import DataConfig
-from segbench.data.cityscapes import ImagePair, check_files, fingerprint, index_folder, read_pair
+from segbench.data.cityscapes import check_files
 from segbench.data.labels import Color, build_lut
-from segbench.data.packed import Recipe, UInt8Array, find_packed, open_packed
-from segbench.data.splits import SPLIT_NAMES, Partition, Scene, SplitName, limit_partition, split_scenes
-from segbench.data.streets import GENERATOR_VERSION, make_street
-from segbench.errors import DataError
-from segbench.seeding import derive_seed
-from segbench.storage.address import cache_root
+from segbench.data.packed import SUFFIX, PackedSet, find_packed, open_packed
+from segbench.data.recipes import has_source, make_plan, set_name
+from segbench.data.shelf import Card, Shelf, advice, at
+from segbench.data.splits import SPLIT_NAMES
+from segbench.errors import DataError, StorageError
+from segbench.storage.address import cache_root, is_bucket
 
 MIN_SIZE_PX = 16
 
@@ -49,36 +48,136 @@ class SegmentationData:
     """uint8[256]: label id -> class index 0..K-1, or 255 = ignored."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Everything known of the data before a pixel is read."""
-
-    groups: tuple[str, ...]
-    colors: tuple[Color, ...]
-    lut: npt.NDArray[np.uint8]
-    recipe: Recipe
-    pairs: tuple[ImagePair, ...]
-    """Files behind the scenes, in the recipe's order; none for streets."""
-
-
 def open_data(config: DataConfig) -> SegmentationData:
-    """Return the data of ``config``; decodes and packs it on first use, and is cached per process.
+    """Return the data of ``config``; decodes and packs, or fetches it on first use, and is cached per process.
 
     Raises:
         DataError: Anything is wrong with the settings or the files; names the setting or the file.
+        StorageError: The bucket of packed sets refuses, or does not answer.
     """
     return _open(json.dumps(asdict(config)))
 
 
-def check_data(config: DataConfig) -> None:
-    """Check settings, files (headers, sizes, missing labels) and splits; decodes and packs nothing.
+@lru_cache(maxsize=4)
+def _open(settings: str) -> SegmentationData:
+    """Open by JSON text, because a DataConfig with groups cannot be hashed."""
+    config = DataConfig(**json.loads(settings))
+    groups, colors, lut = _classes(config)
+    packed = _find_or_make(config)
+    height, width = packed.images.shape[1:3]
+    if (height, width) != tuple(config.size):
+        raise DataError(f"data.size: {list(config.size)}, but {config.packed} holds {[height, width]}; write that")
+    splits, start = {}, 0
+    for name in SPLIT_NAMES:
+        names = packed.names[name]
+        rows = slice(start, start + len(names))
+        splits[name] = Split(packed.images[rows], packed.labels[rows], packed.label_counts[rows], names)
+        start += len(names)
+    return SegmentationData(**splits, groups=groups, colors=colors, lut=lut)
 
-    What only decoding can tell (a PNG damaged in the middle) is an error of :func:`open_data`.
+
+def _find_or_make(config: DataConfig) -> PackedSet:
+    """Look in this node's cache, then on the shelf, then pack here."""
+    folder = cache_folder(config)
+    if config.packed is None:
+        return open_packed(make_plan(config).recipe, folder)
+    if one := at(config.packed):
+        shelf, key = one
+        return shelf.fetch(key, folder)
+    shelf = Shelf(config.packed)
+    if not has_source(config):
+        return shelf.fetch(_look_up(shelf, config).key, folder)
+    recipe = make_plan(config).recipe
+    if find_packed(recipe.key, folder) is None and shelf.has(recipe.key):
+        return shelf.fetch(recipe.key, folder)
+    return open_packed(recipe, folder)
+
+
+def check_data(config: DataConfig) -> None:
+    """Check settings, files (headers, sizes, missing labels) and splits; decodes, packs and fetches nothing.
+
+    Where the pictures are not here, their packed set must be where ``config.packed`` says. What only decoding can tell
+    (a PNG damaged in the middle) is an error of :func:`open_data`.
 
     Raises:
         DataError: Names the setting or the file.
     """
-    check_files(_plan(config).pairs)
+    _classes(config)
+    try:
+        if config.packed is None:
+            check_files(make_plan(config).pairs)
+        elif one := at(config.packed):
+            shelf, key = one
+            if not shelf.has(key):
+                raise DataError(f"data.packed: {config.packed} is not there; {advice(shelf.uri)}")
+        elif has_source(config):
+            check_files(make_plan(config).pairs)
+        else:
+            _look_up(Shelf(config.packed), config)
+    except StorageError as error:
+        raise DataError(f"data.packed: {error}") from error
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A packed set that all nodes can fetch."""
+
+    config: DataConfig
+    """The settings by which they do: ``packed`` is the address of this one set."""
+    is_uploaded: bool = False
+    """Whether it was not there before."""
+    changed: str = ""
+    """What is not any more as it was when the sweep began, which goes on with what it began with."""
+
+
+def share_data(config: DataConfig, begun_with: str | None = None) -> Shared:
+    """Put the packed set of ``config`` where all nodes find it; fetches nothing, and packs only what is nowhere yet.
+
+    Args:
+        config: the settings; those without ``packed``, or with the address of one set, come back as they are.
+        begun_with: key of the set that a sweep has begun with. If it is still there, it is the one.
+
+    Raises:
+        DataError: the pictures cannot be packed, there are neither pictures nor a packed set of them, or the bucket
+            cannot be used.
+    """
+    if config.packed is None or config.packed.endswith(SUFFIX):
+        return Shared(config)
+    try:
+        return _share(config, Shelf(config.packed), begun_with)
+    except StorageError as error:
+        raise DataError(f"data.packed: {error}") from error
+
+
+def _share(config: DataConfig, shelf: Shelf, begun_with: str | None) -> Shared:
+    if begun_with is not None and shelf.has(begun_with):
+        return Shared(replace(config, packed=shelf.address(begun_with)), changed=_changed(config, shelf, begun_with))
+    if not has_source(config):
+        return Shared(replace(config, packed=shelf.address(_look_up(shelf, config).key)))
+    recipe, folder, name = make_plan(config).recipe, cache_folder(config), set_name(config)
+    card = shelf.find(name)
+    is_uploaded = False
+    if card is None or card.key != recipe.key or find_packed(recipe.key, folder) is not None:
+        is_uploaded = shelf.put(name, recipe.key, open_packed(recipe, folder), folder)
+    return Shared(replace(config, packed=shelf.address(recipe.key)), is_uploaded)
+
+
+def _changed(config: DataConfig, shelf: Shelf, key: str) -> str:
+    """Return what is another than the set ``key`` now, in words."""
+    if has_source(config):
+        is_same = make_plan(config).recipe.key == key
+        return "" if is_same else f"the files in {config.root} have changed"
+    card = shelf.find(set_name(config))
+    return "" if card is None or card.key == key else f"{shelf.uri} has a newer set of this name"
+
+
+def _look_up(shelf: Shelf, config: DataConfig) -> Card:
+    name = set_name(config)
+    card = shelf.find(name)
+    if card is None:
+        where = "data.root names no folder" if config.root is None else f"there is no data.root {config.root} here"
+        raise DataError(f"{where}, and no packed set in {shelf.uri} ({name}.json); {advice(shelf.uri)}")
+    return card
 
 
 @dataclass(frozen=True)
@@ -89,98 +188,32 @@ class DataFacts:
     """16 hexadecimal digits of all pixels, label ids and names, in their order: the same on every machine."""
     num_images: dict[str, int]
     groups: tuple[str, ...]
+    key: str
+    """Of the packed set."""
 
 
 def describe_data(config: DataConfig) -> DataFacts | None:
     """Return what tells this data set from others; None where it is not packed on this machine (yet).
 
-    Reads the whole packed file, a second a gigabyte.
-
     Raises:
         DataError: the settings are wrong, or the files are not there.
     """
-    plan = _plan(config)
-    packed = find_packed(plan.recipe, cache_folder(config))
+    is_one = config.packed is not None and config.packed.endswith(SUFFIX)
+    key = Path(str(config.packed)).stem if is_one else make_plan(config).recipe.key
+    packed = find_packed(key, cache_folder(config))
     if packed is None:
         return None
-    digest = hashlib.sha256(json.dumps(plan.recipe.names).encode())
-    for image, labels in zip(packed.images, packed.labels, strict=True):
-        digest.update(image)
-        digest.update(labels)
-    num_images = {str(name): len(names) for name, names in plan.recipe.names.items()}
-    return DataFacts(digest.hexdigest()[:16], num_images, plan.groups)
+    num_images = {str(name): len(names) for name, names in packed.names.items()}
+    return DataFacts(packed.digest, num_images, _classes(config)[0], key)
 
 
-@lru_cache(maxsize=4)
-def _open(settings: str) -> SegmentationData:
-    """Open by JSON text, because a DataConfig with groups cannot be hashed."""
-    config = DataConfig(**json.loads(settings))
-    plan = _plan(config)
-    packed = open_packed(plan.recipe, cache_folder(config))
-    splits, start = {}, 0
-    for name in SPLIT_NAMES:
-        names = plan.recipe.names[name]
-        rows = slice(start, start + len(names))
-        splits[name] = Split(packed.images[rows], packed.labels[rows], packed.label_counts[rows], names)
-        start += len(names)
-    return SegmentationData(**splits, groups=plan.groups, colors=plan.colors, lut=plan.lut)
-
-
-def _plan(config: DataConfig) -> _Plan:
+def _classes(config: DataConfig) -> tuple[tuple[str, ...], tuple[Color, ...], npt.NDArray[np.uint8]]:
     height, width = config.size
     if min(height, width) < MIN_SIZE_PX:
         raise DataError(f"data.size: {height}x{width} is too small; at least {MIN_SIZE_PX} pixels each way")
     groups, colors, lut = build_lut(config.groups, config.ignore)
     lut.flags.writeable = False
-    if config.dataset == "streets":
-        return _Plan(groups, colors, lut, _streets_recipe(config), ())
-    recipe, pairs = _cityscapes_recipe(config)
-    return _Plan(groups, colors, lut, recipe, pairs)
-
-
-def _cityscapes_recipe(config: DataConfig) -> tuple[Recipe, tuple[ImagePair, ...]]:
-    if config.root is None:
-        raise DataError("data.root: dataset cityscapes needs the folder that holds leftImg8bit/ and gtFine/")
-    root = Path(config.root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"data.root: {root} is no folder; give the one that holds leftImg8bit/ and gtFine/")
-    pair_of = {pair.scene: pair for pair in index_folder(root)}
-    partition = split_scenes(list(pair_of), config.split, config.seed)
-    partition = limit_partition(partition, config.limit)
-    pairs = tuple(pair_of[scene] for scene in _in_order(partition))
-    size = (config.size[0], config.size[1])
-
-    def read(place: int) -> tuple[UInt8Array, UInt8Array]:
-        return read_pair(pairs[place], size)
-
-    return Recipe(["cityscapes", fingerprint(pairs)], size, _names(partition), read), pairs
-
-
-def _streets_recipe(config: DataConfig) -> Recipe:
-    if min(config.num_images) < 1:
-        raise DataError(f"data.num_images: {list(config.num_images)}; each split needs at least one scene")
-    partition: Partition = {
-        name: tuple(Scene(name, "streets", f"{name}_{index:06d}") for index in range(count))
-        for name, count in zip(SPLIT_NAMES, config.num_images, strict=True)
-    }
-    partition = limit_partition(partition, config.limit)
-    scenes = _in_order(partition)
-    size = (config.size[0], config.size[1])
-
-    def read(place: int) -> tuple[UInt8Array, UInt8Array]:
-        # a seed per split: more training scenes leave the validation scenes what they were
-        scene = scenes[place]
-        return make_street(derive_seed(config.seed, scene.folder), int(scene.name.split("_")[1]), size)
-
-    return Recipe(["streets", GENERATOR_VERSION, config.seed], size, _names(partition), read)
-
-
-def _in_order(partition: Partition) -> list[Scene]:
-    return [scene for name in SPLIT_NAMES for scene in partition[name]]
-
-
-def _names(partition: Partition) -> dict[SplitName, tuple[str, ...]]:
-    return {name: tuple(scene.name for scene in partition[name]) for name in SPLIT_NAMES}
+    return groups, colors, lut
 
 
 def absolute(config: DataConfig) -> DataConfig:
@@ -189,7 +222,8 @@ def absolute(config: DataConfig) -> DataConfig:
     def resolve(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
 
-    return replace(config, root=resolve(config.root), cache_dir=resolve(config.cache_dir))
+    packed = config.packed if config.packed and is_bucket(config.packed) else resolve(config.packed)
+    return replace(config, root=resolve(config.root), cache_dir=resolve(config.cache_dir), packed=packed)
 
 
 def cache_folder(config: DataConfig) -> Path:

@@ -2,8 +2,9 @@
 
 The file is in Arrow's IPC format with one record batch (columns ``name``, ``split``, ``label_counts``, ``label``,
 ``image``) and the scenes in the order train, val, test: so each split is a contiguous slice, an ordinary numpy array
-that points into the page cache. Its name is a hash of all that it depends on; a file under that name is right or
-damaged, and a damaged one is made again. Labels are kept as label ids, so other groups need no new file.
+that points into the page cache. Its name is a hash of all that it depends on, the same on every machine; a file under
+that name is right or damaged, and a damaged one is made again. It carries the digest of its content, by which one that
+comes from elsewhere is checked. Labels are kept as label ids, so other groups need no new file.
 """
 
 import hashlib
@@ -28,9 +29,13 @@ from segbench.data.splits import SPLIT_NAMES, SplitName
 from segbench.errors import DataError
 from segbench.paths import atomic_path
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHUNK = 64
 """Scenes decoded before they are written; bounds the memory that packing takes."""
+
+SUFFIX = ".arrow"
+DIGITS = 16
+"""Of a digest."""
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -69,6 +74,20 @@ class PackedSet:
     """(N, H, W) label ids."""
     label_counts: npt.NDArray[np.uint32]
     """(N, 35) pixels of each label id."""
+    names: dict[SplitName, tuple[str, ...]]
+    """Of the scenes of each split, in their order."""
+    digest: str
+    """16 hexadecimal digits of all pixels, label ids and names, in their order: the same on every machine."""
+
+    def is_whole(self) -> bool:
+        """Whether all bytes are those that were packed; reads everything, a second or two a gigabyte."""
+        digest = _start_digest(self.names)
+        for image, label, counts in zip(self.images, self.labels, self.label_counts, strict=True):
+            digest.update(image)
+            digest.update(label)
+            if not np.array_equal(_count_labels(label), counts):
+                return False
+        return digest.hexdigest()[:DIGITS] == self.digest
 
 
 def open_packed(recipe: Recipe, folder: Path) -> PackedSet:
@@ -79,17 +98,30 @@ def open_packed(recipe: Recipe, folder: Path) -> PackedSet:
     Raises:
         DataError: A scene cannot be read, or ``folder`` cannot be written or is too full.
     """
-    path = folder / f"{recipe.key}.arrow"
-    packed = find_packed(recipe, folder)
+    return open_made(recipe.key, folder, lambda path: _pack(recipe, path))
+
+
+def open_made(key: str, folder: Path, make: Callable[[Path], None]) -> PackedSet:
+    """Map the packed file ``key`` in ``folder``; let ``make`` write it first if it is absent or damaged.
+
+    Of several processes that ask at once, one makes it and the others wait.
+
+    Raises:
+        DataError: ``folder`` cannot be written or is too full, or ``make`` raises it.
+    """
+    packed = find_packed(key, folder)
     if packed is not None:
         return packed
+    path = packed_path(key, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            packed = _map(path, recipe)
+            packed = find_packed(key, folder)
             if packed is None:
-                _pack(recipe, path)
-                packed = _map(path, recipe)
+                for stale in folder.glob(f".{path.name}.*.tmp"):  # of a process that was killed; we hold the lock
+                    stale.unlink()
+                make(path)
+                packed = find_packed(key, folder)
     except OSError as error:
         raise DataError(f"cache folder {folder}: {error}; name another by data.cache_dir or $SEGBENCH_CACHE") from error
     if packed is None:
@@ -97,38 +129,47 @@ def open_packed(recipe: Recipe, folder: Path) -> PackedSet:
     return packed
 
 
-def find_packed(recipe: Recipe, folder: Path) -> PackedSet | None:
-    """Map the packed file of ``recipe`` in ``folder``; None where there is none that is whole."""
-    return _map(folder / f"{recipe.key}.arrow", recipe)
+def packed_path(key: str, folder: Path) -> Path:
+    """Return the packed file ``key`` in ``folder``."""
+    return folder / f"{key}{SUFFIX}"
 
 
-def _map(path: Path, recipe: Recipe) -> PackedSet | None:
-    """Return the arrays of a packed file, or None if it is absent, damaged or not of this recipe."""
+def find_packed(key: str, folder: Path) -> PackedSet | None:
+    """Map the packed file ``key`` in ``folder``; None where there is none that is whole, as far as its frame tells."""
+    return map_packed(packed_path(key, folder), key)
+
+
+def map_packed(path: Path, key: str) -> PackedSet | None:
+    """Return the arrays of a packed file, or None if it is absent, cut off or not of this key."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
-        if reader.num_record_batches != 1 or reader.schema != _schema(recipe):
+        told = {name.decode(): text.decode() for name, text in (reader.schema.metadata or {}).items()}
+        if (told.get("segbench.format"), told.get("segbench.key")) != (str(FORMAT_VERSION), key):
             return None
-        if reader.schema.metadata != _metadata(recipe):
+        height, width, count = (int(told[f"segbench.{name}"]) for name in ("height", "width", "count"))
+        if reader.num_record_batches != 1 or reader.schema != _schema((height, width)):
             return None
         batch = reader.get_batch(0)
         batch.validate()
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError):
         return None
-    if batch.num_rows != recipe.num_scenes:
+    if batch.num_rows != count:
         return None
-    height, width = recipe.size
     images = np.frombuffer(batch.column("image").buffers()[1], np.uint8)
     labels = np.frombuffer(batch.column("label").buffers()[1], np.uint8)
     counts = np.frombuffer(batch.column("label_counts").values.buffers()[1], np.uint32)
+    named = list(zip(batch.column("split").to_pylist(), batch.column("name").to_pylist(), strict=True))
     return PackedSet(
-        images=images.reshape(recipe.num_scenes, height, width, 3),
-        labels=labels.reshape(recipe.num_scenes, height, width),
-        label_counts=counts.reshape(recipe.num_scenes, len(LABELS)),
+        images=images.reshape(count, height, width, 3),
+        labels=labels.reshape(count, height, width),
+        label_counts=counts.reshape(count, len(LABELS)),
+        names={split: tuple(name for of, name in named if of == split) for split in SPLIT_NAMES},
+        digest=told.get("segbench.digest", ""),
     )
 
 
-def _schema(recipe: Recipe) -> Any:
-    pixels = recipe.size[0] * recipe.size[1]
+def _schema(size: tuple[int, int]) -> Any:
+    pixels = size[0] * size[1]
     columns = [
         pa.field("name", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
@@ -136,19 +177,28 @@ def _schema(recipe: Recipe) -> Any:
         pa.field("label", pa.binary(pixels), nullable=False),
         pa.field("image", pa.binary(3 * pixels), nullable=False),
     ]
-    return pa.schema(columns, metadata=_metadata(recipe))
+    return pa.schema(columns)
 
 
-def _metadata(recipe: Recipe) -> dict[bytes, bytes]:
+def _metadata(recipe: Recipe, digest: str) -> dict[str, str]:
     height, width = recipe.size
     values = {
         "segbench.format": FORMAT_VERSION,
         "segbench.key": recipe.key,
+        "segbench.digest": digest,
         "segbench.height": height,
         "segbench.width": width,
         "segbench.count": recipe.num_scenes,
     }
-    return {key.encode(): str(value).encode() for key, value in values.items()}
+    return {key: str(value) for key, value in values.items()}
+
+
+def _start_digest(names: dict[SplitName, tuple[str, ...]]) -> "hashlib._Hash":
+    return hashlib.sha256(json.dumps({name: names[name] for name in SPLIT_NAMES}).encode())
+
+
+def _count_labels(label: UInt8Array) -> npt.NDArray[np.uint32]:
+    return np.bincount(label.reshape(-1), minlength=len(LABELS)).astype(np.uint32)
 
 
 def _pack(recipe: Recipe, path: Path) -> None:
@@ -157,20 +207,21 @@ def _pack(recipe: Recipe, path: Path) -> None:
     An IPC record batch keeps each column in one piece, so images cannot be appended one by one; the scratch
     files take their place in memory, which 29 GB of full-size Cityscapes would not fit.
     """
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed; we hold the lock
-        stale.unlink()
-    _check_space(recipe, path.parent)
+    height, width = recipe.size
+    check_space(2 * recipe.num_scenes * height * width * 4, path.parent, "packing")  # the file and the scratch files
     with (
         tempfile.TemporaryFile(dir=path.parent) as images,
         tempfile.TemporaryFile(dir=path.parent) as labels,
         atomic_path(path) as target,
     ):
         counts = []
+        digest = _start_digest(recipe.names)
         for image, label in _read_all(recipe):
-            images.write(image.tobytes())
-            labels.write(label.tobytes())
-            counts.append(np.bincount(label.reshape(-1), minlength=len(LABELS)).astype(np.uint32))
-        schema = _schema(recipe)
+            for content, scratch in ((image.tobytes(), images), (label.tobytes(), labels)):
+                digest.update(content)
+                scratch.write(content)
+            counts.append(_count_labels(label))
+        schema = _schema(recipe.size).with_metadata(_metadata(recipe, digest.hexdigest()[:DIGITS]))
         columns = [
             pa.array([name for split in SPLIT_NAMES for name in recipe.names[split]], pa.string()),
             pa.array([split for split in SPLIT_NAMES for _ in recipe.names[split]], pa.string()),
@@ -203,12 +254,11 @@ def _as_column(scratch: IO[bytes], binary: Any, num_scenes: int) -> Any:
     return pa.Array.from_buffers(binary, num_scenes, [None, pa.py_buffer(mapped)])
 
 
-def _check_space(recipe: Recipe, folder: Path) -> None:
-    height, width = recipe.size
-    needed = 2 * recipe.num_scenes * height * width * 4  # the file and the scratch files
+def check_space(needed: int, folder: Path, what: str) -> None:
+    """Raise DataError when fewer than ``needed`` bytes are free for ``what`` in the cache folder."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
-            f"cache folder {folder}: packing needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; make "
+            f"cache folder {folder}: {what} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; make "
             f"room, or name another by data.cache_dir or $SEGBENCH_CACHE"
         )

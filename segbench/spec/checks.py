@@ -11,7 +11,7 @@ from segbench.spec.fields import check_name, check_together, check_value
 from segbench.spec.problems import KeyPath, Problem, listed, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
 from segbench.spec.space import Space, flatten
-from segbench.storage.address import is_bucket, what_is_wrong
+from segbench.storage.address import PACKED, is_bucket, what_is_wrong
 
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 """Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""
@@ -33,13 +33,15 @@ def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any], is_remote
     """
     problems = [*_train(spec, tree), *_budget(spec, space), *_baselines(spec, space), *_storage(spec)]
     if spec.is_segmentation:
-        problems += [*_metric(spec), *_data(spec, is_remote)]
+        problems += [*_metric(spec), *_data(spec, tree, is_remote)]
     return problems
 
 
 def _storage(spec: SweepSpec) -> Iterator[Problem]:
     if is_bucket(spec.storage) and (problem := what_is_wrong(spec.storage)):
         yield Problem(("storage",), problem)
+    elif is_bucket(spec.storage) and spec.name == PACKED:
+        yield Problem(("name",), f"'{PACKED}' is the folder of packed data sets in a bucket; choose another")
 
 
 def _train(spec: SweepSpec, tree: Mapping[str, Any]) -> Iterator[Problem]:
@@ -135,8 +137,11 @@ def _metric(spec: SweepSpec) -> Iterator[Problem]:
         yield Problem(("metric", "goal"), f"{goal} would look for the worst {name}; write goal: {better}")
 
 
-def _data(spec: SweepSpec, is_remote: bool) -> Iterator[Problem]:
+def _data(spec: SweepSpec, tree: Mapping[str, Any], is_remote: bool) -> Iterator[Problem]:
     data = spec.data
+    given = tree.get("data", {}).get("packed")
+    if given and is_bucket(given) and (problem := what_is_wrong(given)):
+        yield Problem(("data", "packed"), problem)
     if min(data.size) < 1:
         yield Problem(("data", "size"), f"must be at least 1 pixel each way, got {list(data.size)}")
     if min(data.num_images) < 1:
@@ -149,12 +154,14 @@ def _data(spec: SweepSpec, is_remote: bool) -> Iterator[Problem]:
         if data.root is not None:
             yield Problem(("data", "root"), "is not read for dataset: streets; write dataset: cityscapes, or remove it")
         return
-    if data.root is None:
+    if data.root is None and not given:
         yield Problem(("data",), "root is missing; dataset: cityscapes needs the folder with leftImg8bit/ and gtFine/")
         return
-    if is_remote:
+    if is_remote or data.root is None:
         return
     root = Path(data.root).expanduser()
+    if data.packed and not root.is_dir():  # preflight asks whether the packed set is there
+        return
     missing = [f"{name}/" for name in LAYOUT if not (root / name).is_dir()]
     if not root.is_dir():
         yield Problem(

@@ -14,6 +14,9 @@ RUNTIME = frozenset({"budget", "resources", "mlflow", "storage", "description"})
 GROWING = frozenset({"scheduler.max_epochs"})
 """May grow, when asked for: a trial keeps the length that it was started with."""
 
+PLACES = frozenset({"data.cache_dir", "data.packed"})
+"""Where the data are, not which: may change at any time."""
+
 IDENTITY = frozenset(
     {"name", "train", "metric", "data", "training", "parameters", "baselines", "search", "scheduler", "retrain"}
 )
@@ -40,7 +43,7 @@ def compare(old: SweepSpec, new: SweepSpec, is_retrained: bool) -> Changes:
     before, after = (flatten(spec.model_dump(mode="json", include=set(IDENTITY))) for spec in (old, new))
     refused: list[str] = []
     on_request: list[str] = []
-    for key in sorted(before.keys() | after.keys()):
+    for key in sorted((before.keys() | after.keys()) - PLACES):
         was, now = before.get(key, "(absent)"), after.get(key, "(absent)")
         if was == now:
             continue

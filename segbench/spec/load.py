@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from segbench.spec.problems import KeyPath, Problem, explain, nearest, show, unk
 from segbench.spec.schema import BUILT_IN_TRAIN, RENAMED, SweepSpec, section_keys, sections
 from segbench.spec.source import Source, read_source
 from segbench.spec.space import Space
+from segbench.storage.address import PACKED, is_bucket, join
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,21 @@ def load_spec(path: Path, overrides: Sequence[str] = (), is_remote: bool = False
         space, found = parse_space(raw, training if is_built_in else None)
         problems += found
     if spec is not None:
+        spec = _with_packed(spec)
         problems += check_spec(spec, space, tree, is_remote)
     if problems or spec is None:
         raise SpecError(source.describe(problems))
     return LoadedSpec(spec, space, source)
+
+
+def packed_place(spec: SweepSpec, storage: str) -> str | None:
+    """Return where the packed sets of a sweep are shared if its folder is made in ``storage``; None: nowhere."""
+    return spec.data.packed or (join(storage, PACKED) if is_bucket(storage) else None)
+
+
+def _with_packed(spec: SweepSpec) -> SweepSpec:
+    place = packed_place(spec, spec.storage) if spec.is_segmentation else None
+    return spec.model_copy(update={"data": replace(spec.data, packed=place)})
 
 
 def dump_spec(spec: SweepSpec) -> str:

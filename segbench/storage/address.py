@@ -8,6 +8,8 @@ from segbench.paths import SweepPaths
 
 SCHEMES = ("s3", "gs", "abfs", "abfss", "hdfs", "file")
 """What pyarrow.fs can open."""
+PACKED = "packed"
+"""Beside the sweeps of a bucket: the packed data sets."""
 
 
 def is_bucket(text: str) -> bool:

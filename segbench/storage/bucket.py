@@ -20,6 +20,7 @@ from segbench.errors import StorageError
 from segbench.paths import atomic_path, is_disk_full
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 PATIENCE_S = 180.0
 """A store that does not answer is asked again for so long."""
@@ -58,12 +59,14 @@ class Bucket:
         """Put an object in place of what was there."""
         self._insist(lambda: self._put(name, lambda sink: sink.write(content)))
 
-    def upload(self, file: Path, name: str) -> None:
-        """Put a file's content in place of what was there."""
+    def upload(self, file: Path, name: str, tell: Callable[[int], object] = lambda count: None) -> None:
+        """Put a file's content in place of what was there; ``tell`` hears of every block how many bytes it has."""
 
         def copy(sink: Any) -> None:
             with file.open("rb") as source:
-                shutil.copyfileobj(source, sink, _BLOCK)
+                while block := source.read(_BLOCK):
+                    sink.write(block)
+                    tell(len(block))
 
         self._insist(lambda: self._put(name, copy))
 
@@ -88,6 +91,23 @@ class Bucket:
                 shutil.copyfileobj(source, sink, _BLOCK)
 
         self._insist(get)
+
+    def download_parts(self, name: str, file: Path, tell: Callable[[int], object]) -> None:
+        """Write a large object's content over ``file``, several parts at a time; raises FileNotFoundError.
+
+        ``tell`` hears of every part how many bytes it has. When an error is raised, ``file`` is in pieces.
+        """
+        source = self._insist(lambda: self._fs.open_input_file(self._path(name)))
+        with source, file.open("wb") as sink:
+            size = source.size()
+            sink.truncate(size)
+
+            def get(start: int) -> None:
+                part = self._insist(lambda: _read_part(source, start, min(_BLOCK, size - start)))
+                os.pwrite(sink.fileno(), part, start)
+                tell(len(part))
+
+            self.each(get, range(0, size, _BLOCK))
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
         """Return all objects below ``prefix`` by name, sorted."""
@@ -121,12 +141,12 @@ class Bucket:
 
         self.each(lambda name: self._insist(lambda: remove(name)), names)
 
-    def each(self, action: Callable[[str], object], names: Iterable[str]) -> None:
-        """Call ``action`` for every name, several at a time."""
-        listed = list(names)
+    def each(self, action: Callable[[Item], object], items: Iterable[Item]) -> None:
+        """Call ``action`` for every name or other item, several at a time."""
+        listed = list(items)
         if len(listed) < 2:
-            for name in listed:
-                action(name)
+            for item in listed:
+                action(item)
             return
         with ThreadPoolExecutor(min(THREADS, len(listed))) as pool:
             list(pool.map(action, listed))
@@ -159,6 +179,13 @@ class Bucket:
                     raise StorageError(f"{self.uri}: {explain(error)}") from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 15.0)
+
+
+def _read_part(source: Any, start: int, count: int) -> bytes:
+    part = bytes(source.read_at(count, start))
+    if len(part) != count:
+        raise OSError(f"the store gave {len(part)} of {count} bytes from {start}")
+    return part
 
 
 _REASONS: Mapping[str, str] = {

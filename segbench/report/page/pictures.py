@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segbench.data import SegmentationData, open_data
+from segbench.data import SegmentationData, as_recorded, open_data
 from segbench.data.labels import IGNORE_INDEX, Color
 from segbench.errors import SegbenchError
 from segbench.final.images import ImageResults, read_image_results
@@ -70,7 +70,7 @@ def make_gallery(results: Results) -> Gallery:
     if not found:
         return Gallery(reason="There are no pictures before the finalists have been tested.")
     try:
-        data = open_data(results.spec.data)
+        data = open_data(as_recorded(results.paths.data, results.spec.data))
     except SegbenchError as error:
         return Gallery(reason=f"The pictures need the data set: {error}")
     if any(read.names != data.test.names or read.groups != data.groups for read in found.values()):

@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from segbench.errors import SpecError
 from segbench.spec.problems import KeyPath, Problem, dotted, show
+from segbench.storage.address import without_secret
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Source:
         path: the sweep file.
         tree: its content with the overrides applied.
         lines: line of each key and list item, from 1.
-        overrides: the ``--set`` arguments by the key that they set.
+        overrides: the ``--set`` arguments by the key that they set, as they may be shown.
     """
 
     path: Path
@@ -85,8 +86,9 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
     origins: dict[KeyPath, str] = {}
     for text in overrides:
         key, value = _override(text)
-        key = _set(tree, key, _plain(value, key, {}, problems), text)
-        origins[key] = text
+        shown = without_secret(text)
+        key = _set(tree, key, _plain(value, key, {}, problems), shown)
+        origins[key] = shown
     source = Source(path, tree, lines, origins)
     if problems:
         raise SpecError(source.describe(problems))
@@ -172,13 +174,14 @@ def _plain(value: Any, path: KeyPath, lines: dict[KeyPath, int], problems: list[
 def _override(text: str) -> tuple[KeyPath, Any]:
     name, equals, value = text.partition("=")
     key = tuple(int(part) if part.isdecimal() else part for part in re.split(r"[.\[\]]+", name.strip().rstrip("]")))
+    shown = without_secret(text)
     if not equals or "" in key:
-        raise SpecError(f"--set {text}: write KEY=VALUE, such as --set scheduler.max_epochs=5")
+        raise SpecError(f"--set {shown}: write KEY=VALUE, such as --set scheduler.max_epochs=5")
     try:
         return key, YAML(typ="rt", pure=True).load(value)
     except YAMLError as error:
         problem = getattr(error, "problem", error)
-        raise SpecError(f"--set {text} {dotted(key)}: the value is no valid YAML: {problem}") from None
+        raise SpecError(f"--set {shown} {dotted(key)}: the value is no valid YAML: {problem}") from None
 
 
 def _set(tree: dict[str, Any], key: KeyPath, value: Any, text: str) -> KeyPath:

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from segbench.errors import UserError
 from segbench.paths import SweepPaths
 
 SCHEMES = ("s3", "gs", "abfs", "abfss", "hdfs", "file")
@@ -37,6 +38,11 @@ def what_is_wrong(address: str) -> str | None:
     return None
 
 
+def without_secret(text: str) -> str:
+    """Return ``text`` with user, password and options of the addresses in it replaced by stars."""
+    return re.sub(r"(://[^\s?]*)\?\S+", r"\1?***", re.sub(r"://\S*@", "://***@", text))
+
+
 def cache_root() -> Path:
     """Return where this machine keeps what can be made again: $SEGBENCH_CACHE, else ``~/.cache/segbench``."""
     return Path(os.environ.get("SEGBENCH_CACHE") or Path.home() / ".cache" / "segbench").expanduser()
@@ -48,9 +54,14 @@ def sweep_paths(place: str, kind: str = "sweeps") -> SweepPaths:
     Args:
         place: ``runs/name`` or ``s3://bucket/prefix/name``.
         kind: ``sweeps`` for the copy of the driver, ``views`` for the copy of those who only read.
+
+    Raises:
+        UserError: the address cannot be one of a bucket.
     """
     if not is_bucket(place):
         return SweepPaths(Path(place))
+    if problem := what_is_wrong(place):
+        raise UserError(problem)
     address = place.rstrip("/")
     return SweepPaths(cache_root() / kind / address.replace("://", "/"), address)
 

@@ -1,18 +1,19 @@
 """Everything that can be known of a cluster, and of a sweep on it, before money is spent."""
 
+import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from segbench.cluster.archive import list_code
 from segbench.cluster.aws import check_aws
 from segbench.cluster.file import ClusterFile, read_cluster
-from segbench.cluster.fit import check_fit, storage_of
+from segbench.cluster.fit import check_fit, is_local, storage_of
 from segbench.cluster.kubernetes import check_crd, check_rayjob
 from segbench.cluster.rules import LOCK, check_launch, check_secrets, locked_versions
-from segbench.errors import SpecError
-from segbench.spec.load import LoadedSpec, load_spec
+from segbench.errors import SpecError, StorageError
+from segbench.spec.load import LoadedSpec, load_spec, packed_place
 from segbench.spec.problems import Problem
 
 _EXAMPLES = ("sg-0123456789abcdef0", "segbench-example", "192.168.1.1")
@@ -31,6 +32,21 @@ class Checked:
         """Where the sweep's folder is made."""
         assert self.loaded is not None
         return storage_of(self.loaded.spec, self.file)
+
+    @property
+    def packed(self) -> str | None:
+        """From where the nodes fetch the packed data set; None: each packs its own."""
+        assert self.loaded is not None
+        spec = self.loaded.spec
+        return packed_place(spec, self.storage) if spec.is_segmentation else None
+
+    @property
+    def pack_command(self) -> str:
+        """What puts the packed data set there, on a machine that has the pictures."""
+        assert self.loaded is not None
+        overrides = self.loaded.source.overrides.items()
+        words = [word for key, text in overrides if key[0] == "data" for word in ("--set", text)]
+        return shlex.join(["segbench", "data", "pack", str(self.loaded.path), *words, "--to", str(self.packed)])
 
     @property
     def places(self) -> int | None:
@@ -70,6 +86,11 @@ class Checked:
             yield f"{self.file.path}: without RAY_health_check_* on the head a silent worker is noticed after 65 s"
         if self.file.kind == "aws" and "spot" in text and "drain_on_notice" not in text:
             yield f"{self.file.path}: without drain_on_notice.py the end of a spot instance costs an epoch"
+        if self.loaded and self.packed and self.loaded.spec.data.dataset == "cityscapes":
+            yield (
+                f"{self.loaded.path}: nodes without the folder data.root fetch the packed set from {self.packed}; to "
+                f"put it there, once and where the pictures are: {self.pack_command}"
+            )
         if self.loaded and self.loaded.spec.resources.gpu == 0 and any(kind.gpu for kind in self.file.workers):
             yield f"{self.loaded.path}: resources.gpu is 0, so trials would train on the cores of GPU machines"
 
@@ -112,6 +133,34 @@ def check_cluster(
     if texts:
         raise SpecError("\n".join(texts))
     return Checked(file, loaded)
+
+
+def check_packed(checked: Checked) -> Iterator[str]:
+    """Look for the packed data set where the nodes will, if they cannot have the pictures.
+
+    Yields:
+        Why it is not known whether it is there.
+
+    Raises:
+        UserError: it is not there.
+    """
+    assert checked.loaded is not None
+    data, place = checked.loaded.spec.data, checked.packed
+    if place is None or data.dataset != "cityscapes" or (data.root and not is_local(data.root)):
+        return
+    from segbench.data import is_shared
+
+    try:
+        is_there = is_shared(replace(data, packed=place))
+    except StorageError as error:
+        yield f"whether the packed data set is there is not known from here: {error}"
+        return
+    if not is_there:
+        raise checked.loaded.error(
+            "data.root",
+            f"'{data.root}' is a folder of this machine, and {place} has no packed set of it; run: "
+            f"{checked.pack_command}",
+        )
 
 
 def locate(path: Path, sweep: Path, overrides: Sequence[str] = ()) -> Checked:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from segbench.cluster.file import ClusterFile
 from segbench.cluster.rules import check_storage
+from segbench.spec.load import packed_place
 from segbench.spec.problems import Problem, listed
 from segbench.spec.schema import SweepSpec
 
@@ -20,6 +21,11 @@ def storage_of(spec: SweepSpec, file: ClusterFile) -> str:
     """Return where the sweep's folder is made: the sweep's own storage if all nodes can see it, else the cluster's."""
     is_own = "://" in spec.storage or spec.storage.startswith("/")
     return spec.storage if is_own else file.storage or spec.storage
+
+
+def is_local(folder: str) -> bool:
+    """Whether other machines cannot know what a folder's name means."""
+    return "://" not in folder and not folder.startswith(("/", "~"))
 
 
 def check_fit(spec: SweepSpec, file: ClusterFile, code: Sequence[Path]) -> Iterator[Problem]:
@@ -34,7 +40,7 @@ def check_fit(spec: SweepSpec, file: ClusterFile, code: Sequence[Path]) -> Itera
     storage = storage_of(spec, file)
     if storage == spec.storage:
         yield from check_storage(("storage",), storage)
-    yield from _folders(spec)
+    yield from _folders(spec, packed_place(spec, storage))
     yield from _tracking(spec)
     if not spec.is_segmentation:
         yield from _train(spec.train, code)
@@ -64,11 +70,12 @@ def _resources(spec: SweepSpec, file: ClusterFile) -> Iterator[Problem]:
         )
 
 
-def _folders(spec: SweepSpec) -> Iterator[Problem]:
+def _folders(spec: SweepSpec, packed: str | None) -> Iterator[Problem]:
     advice = "is a folder of this machine; name it as all nodes see it, with an absolute path"
     if spec.is_segmentation:
-        for key, value in (("root", spec.data.root), ("cache_dir", spec.data.cache_dir)):
-            if value and "://" not in value and not value.startswith(("/", "~")):
+        root = None if packed else spec.data.root  # where a packed set is fetched, no node needs the pictures
+        for key, value in (("root", root), ("cache_dir", spec.data.cache_dir), ("packed", spec.data.packed)):
+            if value and is_local(value):
                 yield Problem(("data", key), f"'{value}' {advice}")
     for index, folder in enumerate(spec.search.warm_start):
         if "://" not in folder and not folder.startswith("/"):

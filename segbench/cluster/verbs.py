@@ -44,11 +44,13 @@ def check(file: Path, sweep: Path | None, overrides: tuple[str, ...], crd: Path 
 @click.option("--resume", is_flag=True, help="Continue with a longer max_epochs or another retrain section.")
 def submit(file: Path, sweep: Path, overrides: tuple[str, ...], resume: bool) -> None:
     """Start SWEEP on the cluster, or continue it there; it outlives this terminal."""
-    from segbench.cluster.check import check_cluster
+    from segbench.cluster.check import check_cluster, check_packed
     from segbench.cluster.commands import remote_sweep, sweep_arguments
 
     checked = check_cluster(file, sweep, overrides)
     _say(checked)
+    for note in check_packed(checked):
+        click.echo(note, err=True)
     remote_sweep(checked).submit(sweep_arguments(checked, overrides, resume))
     rest = shlex.join([str(file), str(sweep), *(word for text in overrides for word in ("--set", text))])
     click.echo(

@@ -12,6 +12,7 @@ from segbench.data.dataset import (
     cache_folder,
     check_data,
     describe_data,
+    is_shared,
     open_data,
     share_data,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "cache_folder",
     "check_data",
     "describe_data",
+    "is_shared",
     "keep_record",
     "open_data",
     "read_record",

@@ -162,6 +162,19 @@ def _share(config: DataConfig, shelf: Shelf, begun_with: str | None) -> Shared:
     return Shared(replace(config, packed=shelf.address(recipe.key)), is_uploaded)
 
 
+def is_shared(config: DataConfig) -> bool:
+    """Whether the packed set is where ``config.packed`` says, by its name.
+
+    Raises:
+        StorageError: the bucket refuses, or does not answer.
+    """
+    assert config.packed is not None
+    if one := at(config.packed):
+        shelf, key = one
+        return shelf.has(key)
+    return Shelf(config.packed).find(set_name(config)) is not None
+
+
 def _changed(config: DataConfig, shelf: Shelf, key: str) -> str:
     """Return what is another than the set ``key`` now, in words."""
     if has_source(config):

@@ -290,6 +290,7 @@ SWEEP_MISTAKES: dict[str, tuple[str, str, str, str]] = {
     "storage on the head only": ("gpu.yaml", "storage=/tmp/runs", "storage", "on each node's own disk"),
     "unknown kind of storage": ("gpu.yaml", "storage=hdfs://x/y", "storage", "unknown scheme hdfs"),
     "data of the laptop": ("local.yaml", "data.root=data/cityscapes", "data.root", "is a folder of this machine"),
+    "packed data of the laptop": ("gpu.yaml", "data.packed=packed", "data.packed", "is a folder of this machine"),
     "earlier sweep of the laptop": (
         "local.yaml",
         "search.warm_start=[runs/old]",

@@ -1,12 +1,16 @@
 """`segbench cluster check`: the shipped files are right, and planted mistakes are named with file, line and key."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from buckets import serve_s3
+from cityscapes_files import write_pair
 from planted import CLUSTER_MISTAKES, SWEEP_MISTAKES
 
-from segbench.cluster.check import check_cluster
+from segbench.cli import main
+from segbench.cluster.check import check_cluster, check_packed
 from segbench.errors import SpecError
 
 CLUSTERS = ("local.yaml", "gpu.yaml", "gcp.yaml", "kuberay.yaml")
@@ -35,6 +39,33 @@ def test_spot_instances_without_the_script_that_hears_the_notice_are_mentioned(o
     assert [note for note in check_cluster(path).notes() if "drain_on_notice" in note]
 
 
+def test_data_of_the_laptop_are_fetched_from_the_bucket(
+    own_machine: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path("cluster/gpu.yaml")
+    path.write_text(path.read_text().replace("segbench-example/runs", "segbench-test/runs"))
+    checked = check_cluster(path, Path("sweeps/compare.yaml"), ["data.root=photos", "data.limit=40"])
+    command = (
+        "segbench data pack sweeps/compare.yaml --set data.root=photos --set data.limit=40 --to s3://segbench-test/runs/"
+        "packed"
+    )
+    assert [note for note in checked.notes() if f"once and where the pictures are: {command}" in note]
+    with serve_s3() as store:
+        for key, value in store.items():
+            monkeypatch.setenv(key, value)
+        with pytest.raises(
+            SpecError, match=r"--set data\.root=photos data\.root: 'photos' is a folder of this machine"
+        ):
+            list(check_packed(checked))
+        for frame in range(20):
+            write_pair(Path("photos"), "train" if frame % 4 else "val", f"city{frame % 4}", frame)
+        monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        main(shlex.split(command)[1:])
+        assert not list(check_packed(checked))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        assert "is not known from here" in next(check_packed(checked))
+
+
 @pytest.mark.parametrize("mistake", CLUSTER_MISTAKES)
 def test_a_mistake_in_a_cluster_file_is_named_with_its_line(mistake: str, own_machine: Path) -> None:
     name, right, wrong, key, sentence = CLUSTER_MISTAKES[mistake]
@@ -56,7 +87,8 @@ def test_a_sweep_that_cannot_run_on_the_cluster_is_named_with_its_key(mistake: s
     cluster, override, key, sentence = SWEEP_MISTAKES[mistake]
     message = message_of(cluster, "sweeps/compare.yaml", ON_ALL_NODES, override)
     assert "\n" not in message, message
-    assert f"--set {override} {key}" in message
+    assert f"--set {override.replace('me:hunter2', '***')} {key}" in message
+    assert "hunter2" not in message
     assert sentence in message
 
 

@@ -93,14 +93,6 @@ def _run_sweep(
 ) -> None:
     from segbench.folder import open_folder, read_prior
     from segbench.preflight import get_ready, share_packed
-    from segbench.report.conclusion import conclude
-    from segbench.report.folder import read_leaderboard
-    from segbench.report.page.live import LiveReport
-    from segbench.report.progress import progress
-    from segbench.report.results import read_results
-    from segbench.report.tables import LeaderboardView
-    from segbench.report.tracking import Tracker, tracking_uri
-    from segbench.spec.plan import plan_sweep
     from segbench.storage.mirror import Mirror
 
     spec = loaded.spec
@@ -109,16 +101,28 @@ def _run_sweep(
         stack.enter_context(open_folder(paths, spec, resume))
         loaded = share_packed(loaded, paths, _tell, _warn)
         get_ready(loaded.spec)
+        execute = stack.enter_context(executor(loaded))
+
+        # imported by now, while Ray started
+        from segbench.report.page.live import LiveReport
+        from segbench.report.progress import progress
+        from segbench.report.tracking import Tracker, tracking_uri
+        from segbench.spec.plan import plan_sweep
+        from segbench.sweep import Sweep
+
         stack.enter_context(LiveReport(paths, warn=_warn))
         stack.enter_context(Tracker(paths, spec, warn=_warn))
-        execute = stack.enter_context(executor(loaded))
         stack.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
         observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
         if spec.search.warm_start:
             out.print(f"warm start: {read_prior(spec, loaded.space).describe()}", highlight=False)
-        from segbench.sweep import Sweep
-
         Sweep(loaded, paths, execute, [observer], mirror).run()
+
+    from segbench.report.conclusion import conclude
+    from segbench.report.folder import read_leaderboard
+    from segbench.report.results import read_results
+    from segbench.report.tables import LeaderboardView
+
     out.print(LeaderboardView(read_leaderboard(paths, spec.metric.name, spec.metric.goal)))
     for sentence in conclude(read_results(paths)):
         _tell(sentence)

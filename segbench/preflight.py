@@ -1,7 +1,6 @@
 """Refuse before it costs: everything that can be known of a sweep before its first trial, and the dry run."""
 
 import importlib
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -163,21 +162,15 @@ def get_ready(spec: SweepSpec) -> None:
         with suppress(SegbenchError):
             if spec.is_segmentation:
                 open_data(spec.data)
-        importlib.import_module("segbench.sweep")
+        for module in ("segbench.sweep", "segbench.report.tracking", "segbench.report.progress"):
+            importlib.import_module(module)
 
     threading.Thread(target=prepare, name="segbench-ready", daemon=True).start()
 
 
 def worker_modules(loaded: LoadedSpec) -> list[str]:
-    """Return what worker processes should import while Ray starts.
-
-    Ray starts a process a core ahead, whatever a trial needs: nothing where most of them would never run a trial.
-    """
+    """Return what a worker process should import before its first trial, so that no epoch's time holds it."""
     spec = loaded.spec
-    cores = os.cpu_count() or 1
-    concurrent = min(cores / spec.resources.cpu, spec.budget.max_concurrent or cores)
-    if spec.resources.uses_gpu or cores > 2 * concurrent:
-        return []
     modules = ["segbench.tune.trainable", spec.train.partition(":")[0]]
     if spec.is_segmentation:
         names = {params.get("model", spec.training.model) for _, params in _model_choices(loaded)}

@@ -57,6 +57,13 @@ def plain(config: Mapping[str, Any], context: TrainContext) -> Iterator[dict[str
         yield {"score": score_at(config, context.seed, epoch)}
 
 
+def in_process(config: Mapping[str, Any], context: TrainContext) -> Iterator[dict[str, float]]:
+    """Say in which process it trains; slow enough that two do."""
+    for epoch in range(context.epoch + 1, context.max_epochs + 1):
+        time.sleep(0.05)
+        yield {"score": score_at(config, context.seed, epoch), "pid": os.getpid()}
+
+
 def faulty(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
     """``curve``, but some trials break at epoch 2: NaN, inf, exception, missing metric, text, dead worker."""
     fault = fault_of(context.trial_number)

@@ -107,12 +107,24 @@ class QueueSearcher(Searcher):
 
 
 class QueueScheduler(FIFOScheduler):
-    """Passes each report to the queue and its decision to Tune."""
+    """Passes each report to the queue and its decision to Tune.
 
-    def __init__(self, feed: Feed) -> None:
+    Args:
+        feed: the stages.
+        num_waiting: worker processes that wait for the next stage when one ends; Tune itself keeps one.
+    """
+
+    def __init__(self, feed: Feed, num_waiting: int = 0) -> None:
         super().__init__()
         self._feed = feed
+        self._num_waiting = num_waiting
         self._hanging: set[str] = set()
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Tell Tune once how many processes to keep; all trials ask for the same resources."""
+        if self._num_waiting:
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._num_waiting)
+            self._num_waiting = 0
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record an epoch."""

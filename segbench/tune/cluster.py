@@ -1,9 +1,11 @@
 """Connecting to Ray, what fits on it, and whether its nodes see the same files."""
 
+import importlib
 import logging
 import math
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +32,8 @@ _ENVIRONMENT = {
 _LOCAL = {
     "RAY_enable_metrics_collection": "0",  # nobody reads them: there is no dashboard
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Else Ray starts a process a core ahead, and as many again for trials that come before those have their imports.
+    "RAY_prestart_worker_first_driver": "0",
 }
 _PRELOAD = "RAY_preload_python_modules"
 
@@ -65,7 +69,7 @@ def connect(
         resources: of one trial.
         min_nodes: wait for so many nodes that run trials.
         can_grow: nodes come when trials wait for them, so what is there now says little.
-        preload: modules that the worker processes of a Ray on this machine import while the rest of it starts.
+        preload: modules that the worker processes of a Ray on this machine import before they take a trial.
 
     Raises:
         UserError: no cluster answers at ``address``, or no trial fits on any node that it has or can get.
@@ -73,8 +77,9 @@ def connect(
     os.environ.update(_ENVIRONMENT)
     paths = {"PYTHONPATH": os.pathsep.join(own_paths())}
     if address is None:
-        # Inherited, not a runtime_env: so the processes that Ray starts ahead can take trials.
         os.environ.update({**_LOCAL, **paths, _PRELOAD: ",".join(preload)})
+    # a second of imports, while Ray's processes start
+    threading.Thread(target=importlib.import_module, args=("segbench.tune.run",), daemon=True).start()
     try:
         ray.init(
             address=address or "local",  # else Ray joins whatever cluster ran last on this machine

@@ -43,7 +43,8 @@ def run_on_ray(
     concurrent = max_concurrent(trial_nodes(), resources, budget, can_grow)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)  # all that may run are asked for at once
     feed = Feed(stages)
-    scheduler = QueueScheduler(feed)
+    # Where the cluster shrinks when nothing runs, a process that waits would keep its machine.
+    scheduler = QueueScheduler(feed, num_waiting=0 if can_grow else concurrent)
     timeout_s = budget.trial_timeout_s
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, {"CPU": resources.cpu, "GPU": resources.num_gpus}),

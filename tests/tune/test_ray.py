@@ -83,6 +83,16 @@ def test_four_trials_at_a_time_lose_nothing(tmp_path: Path) -> None:
     assert firsts == [dict(r.assignment.params) for r in read_ledger(expected.ledger("search"))[:5]]
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_worker_processes_stay_from_stage_to_stage(tmp_path: Path) -> None:
+    overrides = ["budget.max_concurrent=2", "resources.cpu=0.5"]
+    loaded = synthetic(tmp_path, "in_process", trials=6, retrain=RETRAIN, overrides=overrides)
+    paths = run(loaded, tmp_path / "sweep", on_ray(loaded, tmp_path / "sweep"))
+    records = [*read_ledger(paths.ledger("search")), *read_ledger(paths.ledger("retrain"))]
+    assert len({epoch.metrics["pid"] for record in records for epoch in record.epochs}) <= 2
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

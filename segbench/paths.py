@@ -29,6 +29,8 @@ class SweepPaths:
     state/<stage>.jsonl     the ledgers: all that decisions depend on
     state/data.json         which data exactly: digest, images of each split, groups
     state/sharing.json      what trials need of a GPU: measured, and decided
+    state/mlflow.json       what MLflow was given; a cache that can be deleted
+    state/sweep_id          marks this sweep's runs in MLflow
     trials/<stage>/<name>/  last/ and best/ checkpoints, pictures
     models/<name>/          best checkpoint of each row of the leaderboard
     ray/                    Ray's own files; can be deleted
@@ -111,6 +113,16 @@ class SweepPaths:
     def sharing(self) -> Path:
         """What trials need of a GPU."""
         return self.root / "state" / "sharing.json"
+
+    @property
+    def mlflow_state(self) -> Path:
+        """What MLflow was given, and where; a cache that can be deleted."""
+        return self.root / "state" / "mlflow.json"
+
+    @property
+    def sweep_id(self) -> Path:
+        """Marks this sweep's runs in MLflow: they are found by it, and never made a second time."""
+        return self.root / "state" / "sweep_id"
 
     def ledger(self, stage: Stage) -> Path:
         """Ledger of one stage."""

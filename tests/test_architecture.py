@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "segbench"
 LAYERS = (
     ("__init__",),
-    ("errors", "seeding", "config", "records", "paths", "ledger", "storage", "failures", "versions"),
+    ("errors", "seeding", "config", "records", "paths", "ledger", "storage", "failures", "versions", "mlflow_server"),
     ("spec",),
     ("search", "data", "models"),
     ("training",),

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +19,15 @@ from segbench.report.leaderboard import leaderboard_table, trials_table
 from segbench.report.parquet import metrics_parquet, trials_parquet
 from segbench.report.runs import Records
 from segbench.report.tables import render
+
+
+class Delivered(NamedTuple):
+    """Where the runs of a sweep are in MLflow."""
+
+    tracking_uri: str
+    experiment_id: str
+    run_ids: dict[str, str]
+    """By ``<stage>/<trial name>``."""
 
 
 def count_parameters(folder: Path) -> int | None:
@@ -72,21 +82,17 @@ def model_folder(paths: SweepPaths, finalist: Finalist, goal: Goal) -> Path:
 
 def read_run_ids(paths: SweepPaths) -> dict[str, str]:
     """Return the MLflow run ids that the last delivery left, by ``<stage>/<trial name>``."""
-    return read_delivered(paths)[1]
+    return read_delivered(paths).run_ids
 
 
-def read_delivered(paths: SweepPaths) -> tuple[str, dict[str, str]]:
-    """Return the MLflow experiment's id and the run ids by ``<stage>/<trial name>``; empty before any delivery."""
-    path = mlflow_state(paths)
+def read_delivered(paths: SweepPaths) -> Delivered:
+    """Return what the last delivery to MLflow left; empty before any."""
+    path = paths.mlflow_state
     if not path.exists():
-        return "", {}
+        return Delivered("", "", {})
     document = json.loads(path.read_text())
-    return str(document["experiment_id"]), {key: run["run_id"] for key, run in document["runs"].items()}
-
-
-def mlflow_state(paths: SweepPaths) -> Path:
-    """Return the file that remembers what MLflow was given; a cache that can be deleted."""
-    return paths.root / "state" / "mlflow.json"
+    run_ids = {key: run["run_id"] for key, run in document["runs"].items()}
+    return Delivered(document["tracking_uri"], str(document["experiment_id"]), run_ids)
 
 
 def write_tables(paths: SweepPaths, metric: str, goal: Goal) -> None:

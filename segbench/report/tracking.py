@@ -18,7 +18,7 @@ from segbench.ledger import LedgerReader
 from segbench.paths import STAGES, SweepPaths, atomic_write
 from segbench.report.dataset import dataset_view
 from segbench.report.finalists import rank_finalists
-from segbench.report.folder import mlflow_state, model_folder, write_tables
+from segbench.report.folder import model_folder, write_tables
 from segbench.report.runs import PARENT_KEY, Records, RefusedError, trial_views
 from segbench.report.sweep_run import common_tags, sweep_view
 from segbench.spec.schema import SweepSpec
@@ -151,7 +151,7 @@ class _Session:
         """Numbers of the trials of which MLflow has not heard the last."""
 
     def sync(self, final: bool) -> SyncResult:
-        lock = FileLock(mlflow_state(self._paths).with_suffix(".lock"))
+        lock = FileLock(self._paths.mlflow_state.with_suffix(".lock"))
         try:
             self._look()
             if not final and not any(self._news.values()):
@@ -242,7 +242,7 @@ class _Session:
                 experiment=self._spec.mlflow.experiment or self._spec.name,
                 artifacts=self._paths.mlflow_artifacts.resolve().as_uri() if is_default else None,
                 sweep_id=_sweep_id(self._paths),
-                cache=mlflow_state(self._paths),
+                cache=self._paths.mlflow_state,
             )
         return self._delivery
 
@@ -253,10 +253,9 @@ def _default_uri(paths: SweepPaths) -> str:
 
 def _sweep_id(paths: SweepPaths) -> str:
     """Return the id that marks this sweep's runs; drawn once, kept beside the ledgers."""
-    path = paths.root / "state" / "sweep_id"
-    if not path.exists():
-        atomic_write(path, uuid.uuid4().hex + "\n")
-    return path.read_text().strip()
+    if not paths.sweep_id.exists():
+        atomic_write(paths.sweep_id, uuid.uuid4().hex + "\n")
+    return paths.sweep_id.read_text().strip()
 
 
 def set_mlflow_defaults() -> None:

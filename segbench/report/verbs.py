@@ -87,16 +87,18 @@ def compare(folder: str, top: int, browse: bool) -> None:
 
     paths, loaded = open_sweep(folder)
     metric, records = loaded.spec.metric, read_records(paths)
-    experiment_id, run_ids = read_delivered(paths)
-    chosen = [run_ids[key] for key in choose_runs(records, metric.goal, top) if key in run_ids]
+    delivered = read_delivered(paths)
+    chosen = [delivered.run_ids[key] for key in choose_runs(records, metric.goal, top) if key in delivered.run_ids]
     if not chosen:
         raise StateError(f"MLflow has no run of this sweep; deliver them with: segbench mlflow sync {folder}")
-    comparison = compare_runs(experiment_id, chosen, table_columns(records, metric.name), metric.name, metric.goal)
+    columns = table_columns(records, metric.name)
+    comparison = compare_runs(delivered.experiment_id, chosen, columns, metric.name, metric.goal)
     set_mlflow_defaults()
     from segbench.report.mlflow_view import share_view, tracking_server
 
-    with interrupted_by_sigterm(), tracking_server(tracking_uri(paths, loaded.spec), chosen[0], paths) as (url, server):
-        share_view(url, experiment_id, comparison.view_key, comparison.view)
+    uris = tracking_uri(paths, loaded.spec), delivered.tracking_uri
+    with interrupted_by_sigterm(), tracking_server(*uris, chosen[0], paths) as (url, server):
+        share_view(url, delivered.experiment_id, comparison.view_key, comparison.view)
         shown = {"comparison": comparison.compare, "run table": comparison.table, "charts": comparison.charts}
         out.print(f"{len(chosen)} runs", highlight=False)
         for name, address in shown.items():

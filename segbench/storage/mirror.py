@@ -26,7 +26,6 @@ from segbench.storage.lease import CLAIMS, LEASE_S, Lease
 from segbench.storage.segments import Publisher, join, list_segments, read_lines
 
 _log = logging.getLogger(__name__)
-SWEEP_ID = "state/sweep_id"
 _START_PATIENCE_S = 5.0
 """A mistake in the address should be told soon."""
 _TOP = (".yaml", ".jsonl", ".csv", ".md", ".parquet", ".html")
@@ -87,8 +86,8 @@ class Mirror:
             self._publishers[stage] = Publisher(
                 self._copy.bucket, stage, self._lease.generation, content.count(b"\n"), self._lease.check
             )
-        if not (self._paths.root / SWEEP_ID).exists():  # MLflow's runs are found by it: never a second one
-            atomic_write(self._paths.root / SWEEP_ID, uuid.uuid4().hex + "\n")
+        if not self._paths.sweep_id.exists():  # MLflow's runs are found by it: never a second one
+            atomic_write(self._paths.sweep_id, uuid.uuid4().hex + "\n")
         self._drop_stale()
         self.push()
 
@@ -249,7 +248,7 @@ class Copy:
     def _own_files(self) -> Iterator[str]:
         files = [path for path in self.root.glob("*") if path.suffix in _TOP]
         files += [path for path in (self.root / "state").glob("*.json") if not path.name.startswith(".")]
-        files += [self.root / SWEEP_ID, *(self.root / "models").rglob("*")]
+        files += [SweepPaths(self.root).sweep_id, *(self.root / "models").rglob("*")]
         has_own_mlflow = (self.root / "mlflow.db").exists()  # its memory is of no use without it
         for path in files:
             name = path.relative_to(self.root).as_posix()

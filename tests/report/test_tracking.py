@@ -13,7 +13,6 @@ from tracked import Server, wait_for
 
 from segbench.data import describe_data, open_data
 from segbench.records import TrialState
-from segbench.report.folder import mlflow_state
 from segbench.report.tracking import Tracker
 
 
@@ -182,7 +181,7 @@ def test_a_lost_cache_or_database_duplicates_nothing(server: Server, loss: str, 
     server.sync(final=True)
     before = {name: server.history(name, "val/loss") for name in ("baseline-unet", "trial-0003-seed-1")}
     if loss == "cache":
-        mlflow_state(server.writer.paths).unlink()
+        server.writer.paths.mlflow_state.unlink()
     else:
         shutil.copy(empty_database, server.writer.paths.mlflow_db)
     server.sync(final=True)

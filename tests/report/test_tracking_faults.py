@@ -14,7 +14,6 @@ from sweep_ledgers import SweepWriter, make_spec
 from tracked import Server, wait_for
 
 from segbench.report import mlflow_delivery
-from segbench.report.folder import mlflow_state
 from segbench.report.tracking import Tracker, tracking_uri
 
 
@@ -65,7 +64,7 @@ def test_disabled_means_that_nothing_is_done(server: Server) -> None:
     with Tracker(server.writer.paths, make_spec(mlflow={"enabled": False})) as tracker:
         pass
     assert tracker.close() is None
-    assert not mlflow_state(server.writer.paths).exists()
+    assert not server.writer.paths.mlflow_state.exists()
 
 
 def test_the_address_is_the_files_then_the_environments_then_a_database_in_the_folder(
@@ -132,14 +131,14 @@ def test_whichever_call_is_the_last_before_a_crash_the_next_delivery_completes(
                 break
             except KeyboardInterrupt:
                 if num_calls % 2:
-                    mlflow_state(writer.paths).unlink(missing_ok=True)
+                    writer.paths.mlflow_state.unlink(missing_ok=True)
         server.sync(final=True)
         assert set(server.runs()) == {"demo", "trial-0000", "trial-0000-seed-0"}
         assert {run.info.status for run in server.runs().values()} == {"FINISHED"}
         assert server.history("trial-0000", "val/miou") == [(1, 0.5), (2, 0.6)]
         assert server.history("trial-0000-seed-0", "test/miou") == [(1, 0.4)]
         assert server.runs()["trial-0000"].data.params["lr"] == "0.001"
-        mlflow_state(writer.paths).unlink()
+        writer.paths.mlflow_state.unlink()
         shutil.copy(empty_database, writer.paths.mlflow_db)
         num_calls += 1
     assert num_calls > 15

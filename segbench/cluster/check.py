@@ -12,6 +12,7 @@ from segbench.cluster.file import ClusterFile, read_cluster
 from segbench.cluster.fit import check_fit, is_local, storage_of
 from segbench.cluster.kubernetes import check_crd, check_rayjob
 from segbench.cluster.rules import LOCK, check_launch, check_secrets, locked_versions
+from segbench.cluster.tracking import check_metadata, describe_tracking
 from segbench.errors import SpecError, StorageError
 from segbench.spec.load import LoadedSpec, load_spec, packed_place
 from segbench.spec.problems import Problem
@@ -66,6 +67,7 @@ class Checked:
             number = f"{kind.min_nodes} to {kind.max_nodes}" if kind.min_nodes < kind.max_nodes else kind.max_nodes
             yield kind.name, f"{number} nodes, {size}"
         yield "workers at most", str(self.file.max_nodes)
+        yield "MLflow", describe_tracking(self.file.mlflow)
         if self.loaded is None:
             yield "storage", str(self.file.storage)
             return
@@ -116,7 +118,7 @@ def check_cluster(
         problems += check_rayjob(file)
         problems += check_crd(file.source.tree, crd) if crd else ()
     elif not file.refused:
-        problems += check_launch(file)
+        problems += [*check_launch(file), *check_metadata(file)]
         problems += check_aws(file) if file.kind == "aws" else ()
     if problems:
         texts.append(file.source.describe(problems))

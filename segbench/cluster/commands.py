@@ -11,7 +11,9 @@ from pathlib import Path
 
 from segbench.cluster.archive import list_code, pack_code
 from segbench.cluster.check import Checked
+from segbench.cluster.file import ClusterFile
 from segbench.cluster.head import DASHBOARD, job_id
+from segbench.cluster.tracking import is_on_head
 from segbench.errors import SegbenchError, UserError
 from segbench.spec.load import load_spec
 from segbench.versions import commit
@@ -29,6 +31,8 @@ class RemoteSweep:
     name: str
     folder: str
     """The sweep's folder as the head sees it."""
+    mlflow: tuple[str, str] | None = None
+    """What the cluster file says of MLflow and its storage; None where the sweep file names its own, or uses none."""
 
     def submit(self, arguments: Sequence[str]) -> None:
         """Copy the code of the current folder to the head and start the sweep there as a Ray job.
@@ -43,10 +47,11 @@ class RemoteSweep:
             archive = Path(folder) / "code.zip"
             pack_code(Path.cwd(), archive)
             self._ray("rsync-up", str(archive), f"{CODE}.zip")
+        tracking = shlex.join(["--mlflow", *self.mlflow]) if self.mlflow else ""
         self._execute(
             f"cd ~/.segbench && rm -rf code && python -m zipfile -e code.zip code && cd code && "
             f"SEGBENCH_COMMIT={shlex.quote(commit() or '')} "
-            f"python -m segbench.cluster.head start {self.name} -- {shlex.join(arguments)}"
+            f"python -m segbench.cluster.head start {self.name} {tracking} -- {shlex.join(arguments)}"
         )
 
     def logs(self, follow: bool) -> None:
@@ -100,9 +105,15 @@ def run_ray(*arguments: str) -> None:
         )
 
 
-def open_dashboard(file: Path, port: int) -> None:
-    """Forward the head's dashboard to this machine through SSH, until interrupted."""
-    run_ray("dashboard", str(file), "--port", str(port))
+def open_dashboard(file: ClusterFile, port: int, mlflow_port: int) -> None:
+    """Forward the head's dashboard, and its MLflow server if it has one, to this machine through SSH until Ctrl-C."""
+    if not is_on_head(file.mlflow):
+        run_ray("dashboard", str(file.path), "--port", str(port))
+        return
+    early = "echo 'no sweep was submitted yet: only the dashboard, at its own port'; exec sleep infinity"
+    tunnel = f"exec python -m segbench.cluster.head tunnel {port} {mlflow_port}"
+    command = f"if cd {CODE} 2>/dev/null; then {tunnel}; else {early}; fi"
+    run_ray("exec", "--port-forward", str(port), "--port-forward", str(mlflow_port), str(file.path), command)
 
 
 def remote_sweep(checked: Checked) -> RemoteSweep:
@@ -110,8 +121,11 @@ def remote_sweep(checked: Checked) -> RemoteSweep:
     assert checked.loaded is not None
     if checked.file.kind == "kubernetes":
         raise UserError(f"{checked.file.path} is started by Kubernetes: kubectl apply -f {checked.file.path}")
-    name = checked.loaded.spec.name
-    return RemoteSweep(checked.file.path, name, f"{checked.storage.rstrip('/')}/{name}")
+    spec, file = checked.loaded.spec, checked.file
+    mlflow = None
+    if file.mlflow is not None and file.storage is not None and spec.mlflow.enabled and not spec.mlflow.tracking_uri:
+        mlflow = (file.mlflow, file.storage)
+    return RemoteSweep(file.path, spec.name, f"{checked.storage.rstrip('/')}/{spec.name}", mlflow)
 
 
 def sweep_arguments(checked: Checked, overrides: Sequence[str], resume: bool) -> list[str]:

@@ -65,6 +65,13 @@ class ClusterFile:
         return ("metadata", "annotations", "segbench/storage") if self.kind == "kubernetes" else ("metadata", "storage")
 
     @property
+    def mlflow(self) -> str | None:
+        """``metadata.mlflow``: ``server`` for one on the head, the address of its database, or of a server."""
+        metadata = self.source.tree.get("metadata")
+        given = metadata.get("mlflow") if isinstance(metadata, Mapping) and self.kind != "kubernetes" else None
+        return None if given is None else str(given)
+
+    @property
     def workers(self) -> tuple[NodeType, ...]:
         """The types of node that run trials."""
         if self.refused:

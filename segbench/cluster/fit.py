@@ -1,20 +1,17 @@
 """Whether a sweep can run on a cluster: its trials fit, and what it names is there for all nodes."""
 
 import ast
-import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from segbench.cluster.file import ClusterFile
 from segbench.cluster.rules import check_storage
+from segbench.cluster.tracking import check_tracking
 from segbench.spec.load import packed_place
 from segbench.spec.problems import Problem, listed
 from segbench.spec.schema import SweepSpec
-
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 def storage_of(spec: SweepSpec, file: ClusterFile) -> str:
@@ -41,7 +38,7 @@ def check_fit(spec: SweepSpec, file: ClusterFile, code: Sequence[Path]) -> Itera
     if storage == spec.storage:
         yield from check_storage(("storage",), storage)
     yield from _folders(spec, packed_place(spec, storage))
-    yield from _tracking(spec)
+    yield from check_tracking(spec)
     if not spec.is_segmentation:
         yield from _train(spec.train, code)
 
@@ -80,22 +77,6 @@ def _folders(spec: SweepSpec, packed: str | None) -> Iterator[Problem]:
     for index, folder in enumerate(spec.search.warm_start):
         if "://" not in folder and not folder.startswith("/"):
             yield Problem(("search", "warm_start", index), f"'{folder}' {advice}")
-
-
-def _tracking(spec: SweepSpec) -> Iterator[Problem]:
-    uri = spec.mlflow.tracking_uri
-    if uri is None or not spec.mlflow.enabled:
-        return
-    path = ("mlflow", "tracking_uri")
-    address = urlsplit(uri)
-    if address.password:
-        yield Problem(path, "holds a password; use $MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD of the head")
-    elif address.hostname in LOCAL_HOSTS:
-        yield Problem(path, f"'{uri}' is this machine, but the sweep runs on the head; write the server's own address")
-    elif re.match(r"sqlite:///(?!/)|file:|[^:]*$", uri):
-        yield Problem(
-            path, f"'{uri}' is in a folder that ends with the job; leave it out: a database in the sweep's folder"
-        )
 
 
 def _train(name: str, code: Sequence[Path]) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """What `segbench cluster` does on the head, in the folder of the code that it has brought there.
 
-python -m segbench.cluster.head start NAME -- SWEEP-ARGUMENTS...
+python -m segbench.cluster.head start NAME [--mlflow MLFLOW STORAGE] -- SWEEP-ARGUMENTS...
+python -m segbench.cluster.head tunnel DASHBOARD-PORT MLFLOW-PORT
 python -m segbench.cluster.head pack FOLDER TARGET
 """
 
@@ -15,6 +16,9 @@ from filecmp import cmp
 from pathlib import Path
 from typing import Literal
 
+from segbench.cluster.mlflow_head import head_server
+from segbench.cluster.tracking import is_on_head
+from segbench.cluster.tunnel import tunnel
 from segbench.errors import SegbenchError, StateError, UserError
 from segbench.paths import SweepPaths, atomic_path
 from segbench.storage.address import is_bucket, sweep_paths
@@ -30,15 +34,16 @@ def job_id(name: str) -> str:
     return f"segbench-{name}"
 
 
-def start(name: str, arguments: Sequence[str]) -> None:
+def start(name: str, arguments: Sequence[str], mlflow: tuple[str, str] | None = None) -> None:
     """Start the sweep as a Ray job, which outlives this connection.
 
     Args:
         name: of the sweep.
         arguments: of `python -m segbench.sweep`.
+        mlflow: what ``metadata.mlflow`` says, and the cluster's storage.
 
     Raises:
-        UserError: the nodes have other packages than the code asks for.
+        UserError: the nodes have other packages than the code asks for, or the tracking server cannot be used.
         StateError: the sweep is running already.
     """
     lock = Path("requirements.lock")
@@ -52,6 +57,9 @@ def start(name: str, arguments: Sequence[str]) -> None:
     variables = {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
     if commit := os.environ.get("SEGBENCH_COMMIT"):
         variables["SEGBENCH_COMMIT"] = commit
+    if mlflow is not None:
+        variables["MLFLOW_TRACKING_URI"] = _tracking_uri(*mlflow)
+        sys.stdout.write(f"MLflow at {variables['MLFLOW_TRACKING_URI']}\n")
     result = _ray_job(
         "submit", "--no-wait", "--submission-id", job_id(name), "--working-dir", ".",
         "--runtime-env-json", json.dumps({"env_vars": variables}),
@@ -59,6 +67,12 @@ def start(name: str, arguments: Sequence[str]) -> None:
     )  # fmt: skip
     if result.returncode:
         raise SegbenchError(f"Ray did not take the job:\n{result.stdout}{result.stderr}")
+
+
+def _tracking_uri(mlflow: str, storage: str) -> str:
+    if is_on_head(mlflow):
+        return head_server(mlflow, storage, SETUP.expanduser().parent)
+    return mlflow
 
 
 def job_state(name: str) -> Literal["running", "ended"] | None:
@@ -86,12 +100,15 @@ def pack(folder: str, target: Path) -> None:
 
 
 def _results(paths: SweepPaths) -> Iterator[Path]:
-    """Yield the files to fetch. MLflow's database is not one: `segbench mlflow sync` makes it from the ledgers."""
+    """Yield the files to fetch. MLflow's database is not one: `segbench mlflow sync` makes it from the ledgers.
+
+    Where the runs are on a server, `segbench compare` shows them there.
+    """
     yield from (path for path in paths.root.glob("*") if path.suffix in (".yaml", ".jsonl", ".csv", ".parquet"))
     yield from (paths.root / "state").glob("*.jsonl")
     yield from (path for path in (paths.root / "models").rglob("*") if path.is_file())
-    if paths.study.is_file():
-        yield paths.study
+    others = [paths.study, paths.sweep_id, *([] if paths.mlflow_db.exists() else [paths.mlflow_state])]
+    yield from (path for path in others if path.is_file())
 
 
 def _ray_job(verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -106,6 +123,10 @@ def main(arguments: Sequence[str]) -> None:
         match list(arguments):
             case ["start", name, "--", *rest]:
                 start(name, rest)
+            case ["start", name, "--mlflow", mlflow, storage, "--", *rest]:
+                start(name, rest, (mlflow, storage))
+            case ["tunnel", dashboard_port, mlflow_port]:
+                tunnel(int(dashboard_port), int(mlflow_port), SETUP.expanduser().parent)
             case ["pack", folder, target]:
                 pack(folder, Path(target))
             case _:

@@ -56,6 +56,7 @@ def submit(file: Path, sweep: Path, overrides: tuple[str, ...], resume: bool) ->
     click.echo(
         f"\nfollow    segbench cluster logs --follow {rest}\n"
         f"state     segbench cluster status {rest}\n"
+        f"look      segbench cluster dashboard {shlex.quote(str(file))}\n"
         f"results   segbench cluster fetch {rest}\n"
         f"stop      segbench cluster stop {rest}\n"
         f"continue  segbench cluster submit {rest}"
@@ -99,12 +100,14 @@ def stop(file: Path, sweep: Path, overrides: tuple[str, ...]) -> None:
 
 @cluster_group.command()
 @click.argument("file", type=_PATH)
-@click.option("--port", default=8265, show_default=True, help="On this machine.")
-def dashboard(file: Path, port: int) -> None:
-    """Open Ray's dashboard on this machine through SSH, until Ctrl-C; its token: ray get-auth-token."""
+@click.option("--port", default=8265, show_default=True, help="On this machine, for Ray's dashboard.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="On this machine, for the head's MLflow server.")
+def dashboard(file: Path, port: int, mlflow_port: int) -> None:
+    """Bring Ray's dashboard (its token: ray get-auth-token) and the head's MLflow server here by SSH, until Ctrl-C."""
     from segbench.cluster.commands import open_dashboard
+    from segbench.cluster.file import read_cluster
 
-    open_dashboard(file, port)
+    open_dashboard(read_cluster(file), port, mlflow_port)
 
 
 def _remote(file: Path, sweep: Path, overrides: tuple[str, ...]) -> "RemoteSweep":

@@ -1,5 +1,6 @@
 """A page in headless Chromium that remembers whatever went wrong."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +9,20 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "e2e"
+TOLERATED = (
+    r"^404 http\S+/ajax-api/2.0/mlflow/users/current$",  # MLflow asks who signed in; only a server with accounts knows
+    r"ResizeObserver loop completed with undelivered notifications",  # Chromium's: a chart was laid out a frame later
+)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 
 @contextmanager
-def open_browser() -> Iterator[Any]:
-    """Start Chromium."""
+def open_browser(program: Path | str | None = CHROMIUM) -> Iterator[Any]:
+    """Start Chromium, or a program that starts it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser
         browser.close()
 
@@ -33,6 +38,44 @@ def listen(page: Any, allowed: tuple[str, ...] = ("file:", "data:")) -> list[str
         lambda response: None if response.status < 400 else complaints.append(f"{response.status} {response.url}"),
     )
     return complaints
+
+
+class Visit:
+    """A page of MLflow or optuna-dashboard, and all that went wrong on it."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._hear)
+        self.page.on("response", self._receive)
+        self.page.on("request", lambda request: self._leave(request.url))
+        self.page.goto(url)
+
+    def _hear(self, message: Any) -> None:
+        # that a request failed is told by the response, with its address
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+    def _receive(self, response: Any) -> None:
+        if response.status >= 400:
+            self.complaints.append(f"{response.status} {response.url}")
+
+    def _leave(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1", "data:", "blob:")):
+            self.complaints.append(f"request to {url}")
+
+    def shown_runs(self) -> set[str]:
+        """Ids of all runs that the page links to."""
+        links = self.page.evaluate("[...document.querySelectorAll('a')].map((link) => link.href)")
+        return {match[1] for link in links if (match := re.search(r"/runs/([0-9a-f]{32})", link))}
+
+    def finish(self, name: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        self.page.close()
+        wrong = [text for text in self.complaints if not any(re.search(pattern, text) for pattern in TOLERATED)]
+        assert wrong == []
 
 
 CUT_OFF = """[...document.querySelectorAll('.chart')].flatMap((chart) => {

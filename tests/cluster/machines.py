@@ -42,16 +42,21 @@ class Machines:
     The checkout is hidden: what runs there has been brought there.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, network: str = "10.77.0") -> None:
         self.names = [f"h{number}" for number in range(1, count + 1)]
         self.shared = folder / "shared"
+        self.network = network
         self._folder = folder
         self._count = count
         self.venv = Path(sys.prefix)
 
     def address(self, name: str) -> str:
         """Return the address of a machine."""
-        return f"10.77.0.{10 + int(name[1:])}"
+        return f"{self.network}.{10 + int(name[1:])}"
+
+    def network_of(self, name: str) -> str:
+        """Return the network namespace of a machine, for a program of this one that should see what it sees."""
+        return f"/run/netns/seg-{self._folder.name}-{name}"
 
     def __enter__(self) -> "Machines":
         self._hosts("up", str(self._count))
@@ -94,6 +99,7 @@ class Machines:
         environment = {
             **os.environ,
             "HOSTS_DIR": str(self._folder),
+            "HOSTS_NET": self.network,
             "HOSTS_HIDE": str(ROOT),
             "HOSTS_BIND": f"{self.venv} {sys.base_prefix}",
             "HOSTS_PATH": f"{self.venv}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -1,12 +1,11 @@
 """MLflow's pages as `segbench compare` prints them, and optuna-dashboard, in a real browser; screenshots to look at.
 
 Nothing of segbench runs in these pages, so their scripts' own errors are MLflow's and optuna-dashboard's. What is
-tolerated of them stands in TOLERATED, with the reason; anything else fails the test.
+tolerated of them stands in browsing.TOLERATED, with the reason; anything else fails the test.
 """
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,21 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from browsing import CHROMIUM, Visit
 
 from segbench.paths import SweepPaths
 from segbench.report.comparison import choose_runs
 from segbench.report.folder import read_records, read_run_ids
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright", reason="playwright is not installed")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "e2e"
 BIN = Path(sys.executable).parent
-TOLERATED = (
-    r"^404 http\S+/ajax-api/2.0/mlflow/users/current$",  # MLflow asks who signed in; only a server with accounts knows
-    r"ResizeObserver loop completed with undelivered notifications",  # Chromium's: a chart was laid out a frame later
-)
-
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
@@ -66,15 +59,6 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> SweepPaths:
     environment = {**os.environ, "SEGBENCH_CACHE": str(folder / "cache")}
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     return SweepPaths(folder / "runs")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @contextmanager
@@ -116,44 +100,6 @@ def chosen(paths: SweepPaths) -> set[str]:
     keys = choose_runs(read_records(paths), "maximize", 3)
     assert len([key for key in keys if key.startswith("search/")]) == 3
     return {read_run_ids(paths)[key] for key in keys}
-
-
-class Visit:
-    """A page, and all that went wrong on it."""
-
-    def __init__(self, browser, url: str) -> None:
-        self.page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        self.complaints: list[str] = []
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", self._hear)
-        self.page.on("response", self._receive)
-        self.page.on("request", lambda request: self._leave(request.url))
-        self.page.goto(url)
-
-    def _hear(self, message) -> None:
-        # that a request failed is told by the response, with its address
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            self.complaints.append(message.text)
-
-    def _receive(self, response) -> None:
-        if response.status >= 400:
-            self.complaints.append(f"{response.status} {response.url}")
-
-    def _leave(self, url: str) -> None:
-        if not url.startswith(("http://127.0.0.1", "data:", "blob:")):
-            self.complaints.append(f"request to {url}")
-
-    def shown_runs(self) -> set[str]:
-        """Ids of all runs that the page links to."""
-        links = self.page.evaluate("[...document.querySelectorAll('a')].map((link) => link.href)")
-        return {match[1] for link in links if (match := re.search(r"/runs/([0-9a-f]{32})", link))}
-
-    def finish(self, name: str) -> None:
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
-        self.page.close()
-        wrong = [text for text in self.complaints if not any(re.search(pattern, text) for pattern in TOLERATED)]
-        assert wrong == []
 
 
 def test_the_comparison_shows_exactly_the_chosen_runs(browser, addresses: dict[str, str], chosen: set[str]) -> None:

@@ -126,6 +126,11 @@ def trial_nodes() -> list[Node]:
     return [node for node in found if node.get("CPU", 0) > 0]
 
 
+def is_one_machine() -> bool:
+    """Return whether the cluster is one machine, which does not go away while its driver lives."""
+    return sum(bool(node["Alive"]) for node in ray.nodes()) == 1
+
+
 def growable_nodes() -> list[Node] | None:
     """Return what each type of node that the autoscaler may start has; None where only the autoscaler knows."""
     config = ray._private.state.state.get_cluster_config()  # of the newer autoscaler, as with KubeRay

@@ -12,7 +12,7 @@ from segbench.errors import SegbenchError
 from segbench.records import TrialQueue
 from segbench.spec.schema import Budget, Resources
 from segbench.tune.adapters import Feed, MakeJob, QueueScheduler, QueueSearcher, Watchdog
-from segbench.tune.cluster import max_concurrent, trial_nodes
+from segbench.tune.cluster import is_one_machine, max_concurrent, trial_nodes
 from segbench.tune.trainable import TrialActor
 
 
@@ -43,8 +43,10 @@ def run_on_ray(
     concurrent = max_concurrent(trial_nodes(), resources, budget, can_grow)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)  # all that may run are asked for at once
     feed = Feed(stages)
-    # Where the cluster shrinks when nothing runs, a process that waits would keep its machine.
-    scheduler = QueueScheduler(feed, num_waiting=0 if can_grow else concurrent)
+    # On a cluster a process that waits may die with its machine, which is noticed only by its next trial, or keep one
+    # that would be given back.
+    can_wait = is_one_machine() and not can_grow
+    scheduler = QueueScheduler(feed, num_waiting=concurrent if can_wait else 0)
     timeout_s = budget.trial_timeout_s
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, {"CPU": resources.cpu, "GPU": resources.num_gpus}),

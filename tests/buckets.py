@@ -1,4 +1,4 @@
-"""A mock of S3 on this machine, as a server that other processes can use."""
+"""A mock of AWS on this machine, above all of S3, as a server that other processes can use."""
 
 import logging
 import urllib.request
@@ -11,8 +11,8 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 
 @contextmanager
-def serve_s3(bucket: str = "segbench-test", address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
-    """Serve one bucket; yields the environment variables by which a process finds it."""
+def serve_aws(address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
+    """Serve an account with nothing in it; yields the environment variables by which a process finds it."""
     server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = server_module.ThreadedMotoServer(address, 0, verbose=False)
@@ -21,7 +21,15 @@ def serve_s3(bucket: str = "segbench-test", address: str = "127.0.0.1") -> Itera
     endpoint = f"http://{host}:{port}"
     try:
         urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST"))
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT"))
         yield {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}
     finally:
         server.stop()
+
+
+@contextmanager
+def serve_s3(bucket: str = "segbench-test", address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
+    """Serve one bucket; yields the environment variables by which a process finds it."""
+    with serve_aws(address) as environment:
+        place = f"{environment['AWS_ENDPOINT_URL']}/{bucket}"
+        urllib.request.urlopen(urllib.request.Request(place, method="PUT"))
+        yield environment

@@ -1,12 +1,11 @@
 """Isolated machines for tests, made by hosts.sh: a laptop, and a cluster's."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -40,28 +39,38 @@ class Machines:
     """A laptop and ``count`` machines with the virtual environment of this Python; a context manager.
 
     The checkout is hidden: what runs there has been brought there.
+
+    Args:
+        folder: for all that they need.
+        count: how many there are at first.
+        net: the first three numbers of their addresses.
+        hub: addresses of the network itself, see hosts.sh.
     """
 
-    def __init__(self, folder: Path, count: int, network: str = "10.77.0") -> None:
+    def __init__(self, folder: Path, count: int, net: str = "10.77.0", hub: Sequence[str] = ()) -> None:
         self.names = [f"h{number}" for number in range(1, count + 1)]
         self.shared = folder / "shared"
-        self.network = network
-        self._folder = folder
+        self.folder = folder
+        self.network = f"seg-{folder.name}-hub"
+        """Name of the network's own namespace."""
         self._count = count
+        self._net = net
+        self._hub = hub
         self.venv = Path(sys.prefix)
 
     def address(self, name: str) -> str:
         """Return the address of a machine."""
-        return f"{self.network}.{10 + int(name[1:])}"
+        return f"{self._net}.{10 + int(name[1:])}"
 
     def network_of(self, name: str) -> str:
         """Return the network namespace of a machine, for a program of this one that should see what it sees."""
-        return f"/run/netns/seg-{self._folder.name}-{name}"
+        return f"/run/netns/seg-{self.folder.name}-{name}"
 
     def __enter__(self) -> "Machines":
+        image = self.folder / "image/.segbench"  # a machine image with the locked versions
+        image.mkdir(parents=True)
+        (image / "venv").symlink_to(self.venv)
         self._hosts("up", str(self._count))
-        for name in self.names:  # a machine image with the locked versions
-            self.run(name, f"mkdir -p ~/.segbench && ln -sfn {self.venv} ~/.segbench/venv")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -79,17 +88,33 @@ class Machines:
         """Run a command in the laptop's checkout."""
         return self.run("laptop", f"cd {ROOT} && {command}", is_checked)
 
+    def add(self, name: str, key: str, second: str = "") -> None:
+        """Make one more machine, which opens to the public ``key`` and has a second address."""
+        (self.folder / f"{name}.pub").write_text(f"{key}\n")
+        self._hosts("add", name, second)
+
+    def remove(self, name: str) -> None:
+        """End a machine and forget it."""
+        self._hosts("remove", name)
+
     def power(self, verb: Literal["kill", "crash", "cut", "heal", "start"], name: str) -> None:
         """Do to a machine what hosts.sh describes."""
         self._hosts(verb, name)
 
-    def bring_checkout(self) -> None:
-        """Give the laptop this checkout as a commit, with the cluster file changed for these machines."""
+    def bring_checkout(self, change: Callable[[Path], None] | None = None) -> None:
+        """Give the laptop this checkout as a commit, with cluster/local.yaml changed for these machines.
+
+        Args:
+            change: called with the folder, instead of that change.
+        """
         checkout = self.shared / "checkout"
         for name in list_code(ROOT):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, checkout / name)
-        change_five_lines(checkout / "cluster/local.yaml", self)
+        if change is None:
+            change_five_lines(checkout / "cluster/local.yaml", self)
+        else:
+            change(checkout)
         self.run("laptop", f"mv /shared/checkout/{{*,.gitignore}} {ROOT}/")
         self.laptop(
             "git init -q && git add -A && git -c user.name=x -c user.email=x commit -qm x && git rev-parse HEAD"
@@ -98,8 +123,9 @@ class Machines:
     def _hosts(self, *arguments: str, is_checked: bool = True) -> str:
         environment = {
             **os.environ,
-            "HOSTS_DIR": str(self._folder),
-            "HOSTS_NET": self.network,
+            "HOSTS_DIR": str(self.folder),
+            "HOSTS_NET": self._net,
+            "HOSTS_HUB": " ".join(self._hub),
             "HOSTS_HIDE": str(ROOT),
             "HOSTS_BIND": f"{self.venv} {sys.base_prefix}",
             "HOSTS_PATH": f"{self.venv}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -124,7 +150,7 @@ class Machines:
 
 
 def change_five_lines(path: Path, machines: Machines) -> None:
-    """Do what the cluster file tells its user to do."""
+    """Do what cluster/local.yaml tells its user to do."""
     head, *workers = (machines.address(name) for name in machines.names)
     values = {
         "head_ip": head,
@@ -133,11 +159,20 @@ def change_five_lines(path: Path, machines: Machines) -> None:
         "ssh_private_key": "~/.ssh/cluster_key",
         "storage": "/shared/segbench",
     }
-    before = path.read_text()
-    text = before
+    change_marked(path, values)
+
+
+def change_marked(path: Path, values: Mapping[str, str]) -> None:
+    """Change the lines of a cluster file that are marked (1) to (5), at their end or in a comment above.
+
+    Args:
+        path: the file.
+        values: key -> value, in the order of the marks.
+    """
+    lines = path.read_text().splitlines()
     for number, (key, value) in enumerate(values.items(), 1):
-        text, count = re.subn(rf"^(  {key}: ).*?( *# \({number}\))", rf"\g<1>{value}\g<2>", text, flags=re.MULTILINE)
-        assert count == 1, f"{key} is not marked ({number})"
-    path.write_text(text)
-    changed = [pair for pair in zip(before.splitlines(), text.splitlines(), strict=True) if pair[0] != pair[1]]
-    assert len(changed) <= 5
+        mark = next(place for place, line in enumerate(lines) if f"# ({number})" in line)
+        place = next(place for place in range(mark, mark + 4) if lines[place].lstrip().startswith(f"{key}: "))
+        indent, _, rest = lines[place].partition(f"{key}: ")
+        lines[place] = f"{indent}{key}: {value}" + (rest[rest.index(" #") :] if " #" in rest else "")
+    path.write_text("\n".join(lines) + "\n")

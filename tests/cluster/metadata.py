@@ -1,8 +1,11 @@
-"""The metadata service of an EC2 instance (IMDSv2), as far as notices go: `python metadata.py PORT FOLDER`.
+"""The metadata service of EC2 instances (IMDSv2), as far as notices and credentials go.
 
-A file in FOLDER, such as ``spot/instance-action``, is what is answered at that path.
+    python metadata.py PORT FOLDER
+
+A file in FOLDER, such as ``spot/instance-action``, is what is answered at that path, and a folder is listed.
 """
 
+import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,8 +13,14 @@ from pathlib import Path
 TOKEN = "of-this-session"
 
 
-def serve(port: int, folder: Path) -> ThreadingHTTPServer:
-    """Return a server that answers as AWS does: a token first, then what there is."""
+def serve(port: int, folder: Path, listening: socket.socket | None = None) -> ThreadingHTTPServer:
+    """Return a server that answers as AWS does: a token first, then what there is.
+
+    Args:
+        port: on this machine, for one instance.
+        folder: of that instance.
+        listening: instead, where many instances ask; each has a folder in ``folder``, named after its address.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -19,11 +28,14 @@ def serve(port: int, folder: Path) -> ThreadingHTTPServer:
             self.answer(200 if is_right else 400, TOKEN)
 
         def do_GET(self) -> None:
-            file = folder / self.path.removeprefix("/latest/meta-data/")
+            own = folder if listening is None else folder / self.client_address[0]
+            file = own / self.path.removeprefix("/latest/meta-data/").strip("/")
             if self.headers.get("X-aws-ec2-metadata-token") != TOKEN:
                 self.answer(401, "")
             elif file.is_file():
                 self.answer(200, file.read_text())
+            elif file.is_dir():
+                self.answer(200, "\n".join(sorted(entry.name for entry in file.iterdir())))
             else:
                 self.answer(404, "")
 
@@ -35,7 +47,12 @@ def serve(port: int, folder: Path) -> ThreadingHTTPServer:
         def log_message(self, format: str, *arguments: object) -> None:
             """Say nothing."""
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    if listening is None:
+        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = ThreadingHTTPServer(listening.getsockname(), Handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listening
+    return server
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Drains this node when AWS gives notice that it will take the instance away, so that trials leave it and lose nothing.
 
+When they have left it ends the instance: Ray's autoscaler counts an instance as long as AWS does, so trials that wait
+would get another one only after the two minutes, and Ray would be started again on the one that goes away.
+
 Runs on every worker of cluster/gpu.yaml, with nothing but Python's own library, and asks the instance's metadata
 (IMDSv2): for the notice two minutes before a spot instance is interrupted, and for the earlier recommendation to
 rebalance. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
@@ -59,16 +62,22 @@ def drain(message: str, deadline_s: int | None) -> bool:
     return result.returncode == 0
 
 
-def watch() -> None:
-    """Ask until the instance's end is certain and Ray knows it."""
-    may_rebalance = True
-    while True:
-        notice = ask(SPOT)
-        if notice is not None and drain(f"AWS: {notice.get('action', 'interruption')}", remaining_s(notice)):
-            return
-        if notice is None and may_rebalance and ask(REBALANCE) is not None:
-            may_rebalance = not drain("AWS: rebalance recommendation", None)
-        time.sleep(PERIOD_S)
+def is_told() -> bool:
+    """Ask for a notice, and whether Ray knows what AWS says."""
+    notice = ask(SPOT)
+    if notice is not None:
+        return drain(f"AWS: {notice.get('action', 'interruption')}", remaining_s(notice))
+    return ask(REBALANCE) is not None and drain("AWS: rebalance recommendation", None)
+
+
+def end() -> None:
+    """Wait until Ray has left this machine, which it does when the last trial has, and shut the machine down."""
+    while subprocess.run(["pgrep", "-x", "raylet"], capture_output=True, check=False).returncode == 0:
+        time.sleep(min(PERIOD_S, 1.0))
+    say("no trial is left; shutting down")
+    result = subprocess.run(["sudo", "-n", "shutdown", "-h", "now"], capture_output=True, text=True, check=False)
+    if result.returncode:
+        say(f"shutdown: {result.stderr.strip()}")
 
 
 def say(text: str) -> None:
@@ -84,4 +93,6 @@ if __name__ == "__main__":
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(0)  # `ray up` again: one of us runs already
-    watch()
+    while not is_told():
+        time.sleep(PERIOD_S)
+    end()

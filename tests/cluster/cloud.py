@@ -25,6 +25,7 @@ from buckets import serve_aws
 from machines import ROOT, Machines
 from metadata import serve
 from moto import settings
+from moto.core.authorization import ActionAuthenticatorMixin
 from moto.ec2.responses.instances import InstanceResponse
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
@@ -46,6 +47,10 @@ class Account:
         self.environment = {**environment, "AWS_DEFAULT_REGION": REGION}
         self.requests: list[dict[str, Any]] = []
         """What RunInstances was asked for."""
+        self.roles: dict[str, str] = {}
+        """Whose the access keys in instances' metadata are."""
+        self.calls: set[tuple[str, str, str]] = set()
+        """What roles have done: role, action, resource (``*`` but for S3)."""
 
     def client(self, service: str) -> Any:
         """Return boto3's client for a service."""
@@ -95,7 +100,15 @@ def open_account() -> Iterator[Account]:
                 response.ec2_backend.associate_iam_instance_profile(instance.id, asked["IamInstanceProfile"]["Name"])
             return answer
 
-        with patch.object(InstanceResponse, "run_instances", run_as_many_as_wanted):
+        def write_down(response: Any, kind: type, resource: str = "*") -> None:
+            role = account.roles.get(response.access_key)
+            if role is not None:
+                account.calls.add((role, f"{response.service_name}:{response._get_action()}", resource))
+
+        with (
+            patch.object(InstanceResponse, "run_instances", run_as_many_as_wanted),
+            patch.object(ActionAuthenticatorMixin, "_authenticate_and_authorize_action", write_down),
+        ):
             yield account
 
 
@@ -106,6 +119,7 @@ class Cloud:
         self._account = account
         self._machines = machines
         self._metadata = machines.folder / "metadata"
+        self._ended = machines.shared / "ended"
         self._names: dict[str, str] = {}
         self._stack = ExitStack()
         self._end = Event()
@@ -113,6 +127,11 @@ class Cloud:
         """When each instance could be reached; Unix time."""
 
     def __enter__(self) -> "Cloud":
+        self._ended.mkdir()
+        (self._machines.image / "usr/local/bin").mkdir(parents=True)
+        shutdown = self._machines.image / "usr/local/bin/sudo"  # nothing else is asked of it
+        shutdown.write_text("#!/bin/sh\n: >/shared/ended/$(hostname)\n")
+        shutdown.chmod(0o755)
         interface = listen(self._machines.network, f"{NET}.1", PORT)
         app = DomainDispatcherApplication(create_backend_app)
         servers = [
@@ -152,13 +171,20 @@ class Cloud:
     def _follow(self) -> None:
         while not self._end.wait(0.5):
             for instance in self._account.instances():
-                instance_id, state = instance["InstanceId"], instance["State"]["Name"]
-                if state == "running" and instance_id not in self._names:
-                    self._boot(instance)
-                elif state == "terminated" and instance_id in self.booted:
-                    print(f"\n{instance_id} is terminated", flush=True)
-                    del self.booted[instance_id]
-                    self._machines.remove(self._names[instance_id])
+                self._look_at(instance, instance["InstanceId"], instance["State"]["Name"])
+
+    def _look_at(self, instance: dict[str, Any], instance_id: str, state: str) -> None:
+        name = self._names.get(instance_id)
+        if name is None and state == "running":
+            self._boot(instance)
+        elif name is not None and state == "running" and (self._ended / name).exists():
+            (self._ended / name).unlink()
+            print(f"\n{instance_id} has shut itself down", flush=True)
+            self._account.client("ec2").terminate_instances(InstanceIds=[instance_id])
+        elif name is not None and state == "terminated" and instance_id in self.booted:
+            print(f"\n{instance_id} is terminated", flush=True)
+            del self.booted[instance_id]
+            self._machines.remove(name)
 
     def _boot(self, instance: dict[str, Any]) -> None:
         address, instance_id = instance["PrivateIpAddress"], instance["InstanceId"]
@@ -177,6 +203,7 @@ class Cloud:
 
     def _give_credentials(self, address: str, role: dict[str, Any], session: str) -> None:
         given = self._account.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName=session)["Credentials"]
+        self._account.roles[given["AccessKeyId"]] = role["RoleName"]
         credentials = {
             "Code": "Success",
             "Type": "AWS-HMAC",

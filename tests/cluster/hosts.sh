@@ -13,8 +13,8 @@
 #   hosts.sh start HOST      power on again: the same address and disk
 #   hosts.sh down            all away
 #
-# HOSTS_DIR    folder for the state of all this (required). If there, a host's home begins as a copy of the folder image/
-#              in it, and HOST.pub is the key that opens HOST, instead of key.pub
+# HOSTS_DIR    folder for the state of all this (required). If there, what is below image/ in it is on all hosts' disks
+#              from the beginning, and HOST.pub is the key that opens HOST, instead of key.pub
 # HOSTS_NET    first three numbers of the addresses, default 10.77.0
 # HOSTS_HUB    addresses that the network itself answers at; hosts then have a route to everywhere
 # HOSTS_HIDE   folder of this machine that no host sees, such as a checkout
@@ -72,7 +72,7 @@ init() { # runs as the first process of the host
   [ -z "${HOSTS_HIDE:-}" ] || mount -t tmpfs tmpfs "$root$HOSTS_HIDE"
   for folder in ${HOSTS_BIND:-}; do mkdir -p "$root$folder" && mount --bind "$folder" "$root$folder"; done
   mkdir -p "$root/shared" "$root$HOME/.ssh" && mount --bind "$SHARED" "$root/shared"
-  [ ! -d "$DIR/image" ] || cp -an "$DIR/image/." "$root$HOME/"
+  [ ! -d "$DIR/image" ] || cp -rPn "$DIR/image/." "$root/"
   [ ! -f "$DIR/$host.pub" ] || key=$DIR/$host.pub
   chmod 700 "$root$HOME" "$root$HOME/.ssh" && cp "$key" "$root$HOME/.ssh/authorized_keys"
   [ "$host" != laptop ] || install -m 600 "$DIR/key" "$root$HOME/.ssh/cluster_key"

@@ -51,6 +51,8 @@ class Machines:
         self.names = [f"h{number}" for number in range(1, count + 1)]
         self.shared = folder / "shared"
         self.folder = folder
+        self.image = folder / "image"
+        """What is on all machines' disks from the beginning."""
         self.network = f"seg-{folder.name}-hub"
         """Name of the network's own namespace."""
         self._count = count
@@ -67,9 +69,9 @@ class Machines:
         return f"/run/netns/seg-{self.folder.name}-{name}"
 
     def __enter__(self) -> "Machines":
-        image = self.folder / "image/.segbench"  # a machine image with the locked versions
-        image.mkdir(parents=True)
-        (image / "venv").symlink_to(self.venv)
+        home = self.image / Path.home().relative_to("/") / ".segbench"
+        home.mkdir(parents=True)
+        (home / "venv").symlink_to(self.venv)  # a machine image with the locked versions
         self._hosts("up", str(self._count))
         return self
 

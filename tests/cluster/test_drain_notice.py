@@ -13,18 +13,20 @@ import pytest
 from metadata import serve
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "drain_on_notice.py"
-RAY = """#!/bin/sh
-[ ! -e "$HOME/broken" ] || exit 1
-echo "$@" >>"$HOME/asked"
-"""
+PROGRAMS = {
+    "ray": '[ ! -e "$HOME/broken" ] || exit 1; echo "$@" >>"$HOME/asked"',
+    "pgrep": 'test -e "$HOME/has-trials"',
+    "sudo": 'echo "sudo $*" >>"$HOME/ended"',
+}
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Give the environment on an instance whose metadata are the files below ``metadata/``; `ray` only writes down."""
+    """Give the environment on an instance whose metadata are the files in ``metadata/``; programs only write down."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/ray").write_text(RAY)
-    (tmp_path / "bin/ray").chmod(0o755)
+    for name, text in PROGRAMS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
     with serve(0, tmp_path / "metadata") as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield {
@@ -52,6 +54,7 @@ def wait_for(file: Path) -> list[str]:
 
 def test_the_notice_two_minutes_before_drains_with_its_deadline(instance: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
+    (tmp_path / "has-trials").touch()
     watcher = subprocess.Popen([sys.executable, str(SCRIPT)], env=instance, stderr=subprocess.PIPE, text=True)
     time.sleep(0.5)
     assert not (tmp_path / "asked").exists()
@@ -62,8 +65,12 @@ def test_the_notice_two_minutes_before_drains_with_its_deadline(instance: dict[s
     give_notice(tmp_path, "spot/instance-action", f'{{"action": "terminate", "time": "{end:%Y-%m-%dT%H:%M:%SZ}"}}')
     time.sleep(0.5)
     (tmp_path / "broken").unlink()  # Ray did not hear at first
-    assert watcher.wait(30) == 0
     (asked,) = wait_for(tmp_path / "asked")
+    time.sleep(0.5)
+    assert not (tmp_path / "ended").exists()
+    (tmp_path / "has-trials").unlink()
+    assert watcher.wait(30) == 0
+    assert wait_for(tmp_path / "ended") == ["sudo -n shutdown -h now"]
     rest, _, deadline = asked.rpartition(" ")
     assert rest == (
         "drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message AWS: terminate --deadline-remaining-seconds"
@@ -73,14 +80,10 @@ def test_the_notice_two_minutes_before_drains_with_its_deadline(instance: dict[s
     assert "AWS: terminate: drained" in watcher.stderr.read()
 
 
-def test_a_recommendation_drains_once_without_a_deadline(instance: dict[str, str], tmp_path: Path) -> None:
+def test_a_recommendation_drains_without_a_deadline(instance: dict[str, str], tmp_path: Path) -> None:
     give_notice(tmp_path, "events/recommendations/rebalance", '{"noticeTime": "2026-11-24T10:00:00Z"}')
-    watcher = subprocess.Popen([sys.executable, str(SCRIPT)], env=instance, stderr=subprocess.DEVNULL)
-    wait_for(tmp_path / "asked")
-    time.sleep(0.5)
+    subprocess.run([sys.executable, str(SCRIPT)], env=instance, stderr=subprocess.DEVNULL, check=True, timeout=30)
     assert wait_for(tmp_path / "asked") == [
         "drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message AWS: rebalance recommendation"
     ]
-    assert watcher.poll() is None, "the notice itself may still come"
-    watcher.kill()
-    watcher.wait()
+    assert wait_for(tmp_path / "ended") == ["sudo -n shutdown -h now"]

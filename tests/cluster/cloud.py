@@ -67,9 +67,7 @@ class Account:
         """Do what cluster/gpu.yaml says is done once: cluster/aws-account.sh; return the security group's id."""
         command = ["bash", str(ROOT / "cluster/aws-account.sh"), REGION, bucket, "me@example.org", "100"]
         environment = {**os.environ, **self.environment, "SEGBENCH_SSH_FROM": ssh_from}
-        for _ in range(2):  # the second time changes nothing
-            printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-            print(printed, end="")
+        printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
         return printed.strip().rpartition("[")[2].rstrip("]")
 
     def instances(self, *states: str) -> list[dict[str, Any]]:

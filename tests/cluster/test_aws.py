@@ -141,7 +141,7 @@ def assert_instances(account: Account, told: dict[str, Any], group: str) -> None
         assert instance["MetadataOptions"]["HttpTokens"] == "required"
         assert tags["project"] == "segbench"
         assert tags["ray-cluster-name"] == told["cluster_name"]
-        assert_disk(ec2, instance["InstanceId"])
+        assert_disk(ec2, instance)
     for asked in account.requests:
         spec = next(spec for spec in asked["TagSpecifications"] if spec["ResourceType"] == "instance")
         kind = next(tag["Value"] for tag in spec["Tags"] if tag["Key"] == "ray-user-node-type")
@@ -152,12 +152,13 @@ def assert_instances(account: Account, told: dict[str, Any], group: str) -> None
         }
 
 
-def assert_disk(ec2: Any, instance_id: str) -> None:
-    attached = [{"Name": "attachment.instance-id", "Values": [instance_id]}]
-    for disk in ec2.describe_volumes(Filters=attached)["Volumes"]:
-        assert (disk["Size"], disk["VolumeType"], disk["Encrypted"]) == (150, "gp3", True)
-        assert disk["Attachments"][0]["DeleteOnTermination"]
-        assert disk["Tags"] == [{"Key": "project", "Value": "segbench"}]
+def assert_disk(ec2: Any, instance: dict[str, Any]) -> None:
+    (attached,) = instance["BlockDeviceMappings"]
+    assert attached["DeviceName"] == "/dev/sda1"
+    assert attached["Ebs"]["DeleteOnTermination"]
+    (disk,) = ec2.describe_volumes(VolumeIds=[attached["Ebs"]["VolumeId"]])["Volumes"]
+    assert (disk["Size"], disk["VolumeType"], disk["Encrypted"]) == (150, "gp3", True)
+    assert disk["Tags"] == [{"Key": "project", "Value": "segbench"}]
 
 
 def assert_least_privilege(account: Account) -> None:
@@ -184,8 +185,8 @@ def wait_for(ask: Callable[[], Any], timeout_s: float, say: Callable[[], object]
 
 SWEEP = "sweeps/quickstart.yaml"
 SETTINGS = (
-    "name=spot data.num_images=[60,20,20] search.algorithm=random scheduler.type=none scheduler.max_epochs=12 "
-    "budget.trials=2 budget.max_concurrent=2 resources.gpu=1 retrain.seeds=1 retrain.epochs=2"
+    "name=spot data.num_images=[60,20,20] search.algorithm=random scheduler.type=none scheduler.max_epochs=10 "
+    "budget.trials=2 budget.max_concurrent=2 resources.gpu=1 retrain.seeds=1"
 )
 OPTIONS = " ".join(f"--set {text}" for text in SETTINGS.split())
 REST = f"{FILE} {SWEEP} {OPTIONS}"
@@ -249,6 +250,8 @@ def test_a_sweep_whose_spot_instance_is_taken_away(
 ) -> None:
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
     group = account.prepare(BUCKET, f"{NET}.254/32")
+    assert account.prepare(BUCKET, f"{NET}.254/32") == group, "done again, it changes nothing"
+    assert_account(account, group, f"{NET}.254/32")
     told = bring_checkout(machines, account, group)
     laptop = machines.laptop
     took: dict[str, float] = {}

@@ -75,9 +75,10 @@ def end() -> None:
     while subprocess.run(["pgrep", "-x", "raylet"], capture_output=True, check=False).returncode == 0:
         time.sleep(min(PERIOD_S, 1.0))
     say("no trial is left; shutting down")
-    result = subprocess.run(["sudo", "-n", "shutdown", "-h", "now"], capture_output=True, text=True, check=False)
-    if result.returncode:
-        say(f"shutdown: {result.stderr.strip()}")
+    try:
+        subprocess.run(["sudo", "-n", "shutdown", "-h", "now"], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        say(f"{error}; AWS will take the instance")
 
 
 def say(text: str) -> None:

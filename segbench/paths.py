@@ -27,7 +27,7 @@ class SweepPaths:
     mlflow.db, mlartifacts/ MLflow, when no server is named
     optuna.log              the study, for optuna-dashboard
     state/<stage>.jsonl     the ledgers: all that decisions depend on
-    state/data.json         which data exactly: digest, images of each split, groups
+    state/data.json         which data exactly: key of the packed set, digest, images of each split, groups
     state/sharing.json      what trials need of a GPU: measured, and decided
     state/mlflow.json       what MLflow was given; a cache that can be deleted
     state/sweep_id          marks this sweep's runs in MLflow

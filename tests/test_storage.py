@@ -352,4 +352,5 @@ def test_a_bucket_that_cannot_be_used_is_told_before_the_sweep(
 def test_a_folder_is_its_own_address(tmp_path: Path) -> None:
     paths = SweepPaths(tmp_path)
     assert paths.address(paths.last("search", "t")) == str(tmp_path.resolve() / "trials/search/t/last")
-    assert sweep_paths("s3://b/x").address(sweep_paths("s3://b/x").sharing) == "s3://b/x/state/sharing.json"
+    paths = sweep_paths("s3://bucket/x")
+    assert paths.address(paths.sharing) == "s3://bucket/x/state/sharing.json"

@@ -56,13 +56,13 @@ class Machines:
         self.network = f"seg-{folder.name}-hub"
         """Name of the network's own namespace."""
         self._count = count
-        self._net = net
+        self.net = net
         self._hub = hub
         self.venv = Path(sys.prefix)
 
     def address(self, name: str) -> str:
         """Return the address of a machine."""
-        return f"{self._net}.{10 + int(name[1:])}"
+        return f"{self.net}.{10 + int(name[1:])}"
 
     def network_of(self, name: str) -> str:
         """Return the network namespace of a machine, for a program of this one that should see what it sees."""
@@ -126,7 +126,7 @@ class Machines:
         environment = {
             **os.environ,
             "HOSTS_DIR": str(self.folder),
-            "HOSTS_NET": self._net,
+            "HOSTS_NET": self.net,
             "HOSTS_HUB": " ".join(self._hub),
             "HOSTS_HIDE": str(ROOT),
             "HOSTS_BIND": f"{self.venv} {sys.base_prefix}",

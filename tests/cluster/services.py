@@ -25,7 +25,7 @@ class Database:
     def start(self) -> None:
         """Make the database in a temporary folder and serve it to the network, to those who know the password."""
         assert POSTGRESQL is not None
-        host, network = self._machines.address(self._name), f"{self._machines.network}.0/24"
+        host, network = self._machines.address(self._name), f"{self._machines.net}.0/24"
         roles = self._machines.shared / "roles.sql"  # a command line would show the password
         roles.write_text(
             f"create role segbench login password '{self.password}';\ncreate database mlflow owner segbench;\n"

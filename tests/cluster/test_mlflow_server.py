@@ -47,7 +47,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         found.laptop("mkdir /shared/code && git archive HEAD | tar -x -C /shared/code")
         found.laptop(f"sed -i 's/, {found.address('h4')}]/]/' {FILE}")
         # of the cluster's network the laptop reaches nothing but SSH
-        found.run("laptop", f"ip rule add to {found.network}.0/24 ipproto tcp dport {PORT} unreachable")
+        found.run("laptop", f"ip rule add to {found.net}.0/24 ipproto tcp dport {PORT} unreachable")
         yield found
 
 
@@ -80,7 +80,7 @@ def test_the_small_case_is_a_file_on_the_heads_disk(machines: Machines) -> None:
     head_server(machines, "h2", "server")  # as on a head that was powered off and on
     again = read_note(machines, "h2")
     assert again["pid"] != note["pid"]
-    printed = machines.run("h3", "segbench compare /shared/small-of-h3")
+    printed = machines.run("h3", "cd /shared/code && python -m segbench.cli compare /shared/small-of-h3")
     paths = SweepPaths(machines.shared / "small-of-h3")
     assert f"{len(choose_runs(read_records(paths), 'maximize', 10))} runs" in printed
     assert f"comparison   {url}/#/compare-runs?" in printed

@@ -1,6 +1,7 @@
 """A bucket instead of a folder: leases, ledgers of objects, checkpoints that are whole or not there."""
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,20 @@ def address(
     if request.param == "file":
         return f"file://{tmp_path}/bucket/with space/sweep"
     return f"s3://segbench-test/{tmp_path.name}/sweep"
+
+
+def test_a_large_object_comes_in_parts_and_whole(address: str, tmp_path: Path) -> None:
+    content = random.Random(0).randbytes(20_000_001)  # three parts, the last one smaller
+    (tmp_path / "before").write_bytes(content)
+    sent: list[int] = []
+    came: list[int] = []
+    bucket = Bucket(address)
+    bucket.upload(tmp_path / "before", "packed/large", sent.append)
+    (tmp_path / "after").write_bytes(b"longer" * 10_000_000)
+    bucket.download_parts("packed/large", tmp_path / "after", came.append)
+    assert (tmp_path / "after").read_bytes() == content
+    assert sum(sent) == sum(came) == len(content)
+    assert len(came) == 3
 
 
 @pytest.mark.parametrize(

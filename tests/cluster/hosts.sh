@@ -23,7 +23,7 @@
 set -u
 DIR=${HOSTS_DIR:?set HOSTS_DIR to a folder}
 NET=${HOSTS_NET:-10.77.0}
-PREFIX=seg-$(basename "$DIR")
+PREFIX=seg-$(basename "$(dirname "$DIR")")-$(basename "$DIR") # two test runs at a time have namespaces of their own
 SHARED=$DIR/shared # seen by all hosts as /shared: the network file system
 
 number() { case $1 in laptop) echo 254 ;; ip-*) echo "${1##*-}" ;; h*) echo $((10 + ${1#h})) ;; esac; }

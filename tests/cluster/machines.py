@@ -53,7 +53,8 @@ class Machines:
         self.folder = folder
         self.image = folder / "image"
         """What is on all machines' disks from the beginning."""
-        self.network = f"seg-{folder.name}-hub"
+        self._prefix = f"seg-{folder.parent.name}-{folder.name}"  # as in hosts.sh
+        self.network = f"{self._prefix}-hub"
         """Name of the network's own namespace."""
         self._count = count
         self.net = net
@@ -66,7 +67,7 @@ class Machines:
 
     def network_of(self, name: str) -> str:
         """Return the network namespace of a machine, for a program of this one that should see what it sees."""
-        return f"/run/netns/seg-{self.folder.name}-{name}"
+        return f"/run/netns/{self._prefix}-{name}"
 
     def __enter__(self) -> "Machines":
         home = self.image / Path.home().relative_to("/") / ".segbench"

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,8 @@ NET = "172.31.48"
 METADATA = "169.254.169.254"
 HUB = (f"{NET}.1/24", f"{METADATA}/32")
 PORT = 5000
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+"""With this environment's `aws`."""
 ENDPOINT = f"http://{NET}.1:{PORT}"
 """Where machines find the mock."""
 
@@ -66,7 +69,7 @@ class Account:
     def prepare(self, bucket: str, ssh_from: str) -> str:
         """Do what cluster/gpu.yaml says is done once: cluster/aws-account.sh; return the security group's id."""
         command = ["bash", str(ROOT / "cluster/aws-account.sh"), REGION, bucket, "me@example.org", "100"]
-        environment = {**os.environ, **self.environment, "SEGBENCH_SSH_FROM": ssh_from}
+        environment = {**os.environ, **self.environment, "PATH": PATH, "SEGBENCH_SSH_FROM": ssh_from}
         printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
         return printed.strip().rpartition("[")[2].rstrip("]")
 

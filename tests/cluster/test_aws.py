@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from cloud import ENDPOINT, HUB, NET, REGION, Account, Cloud, open_account
+from cloud import ENDPOINT, HUB, NET, PATH, REGION, Account, Cloud, open_account
 from machines import ROOT, Machines, change_marked, why_not
 from ruamel.yaml import YAML
 
@@ -29,7 +29,9 @@ from segbench.records import Cause, TrialRecord, TrialState
 from segbench.storage.address import sweep_paths
 from segbench.storage.mirror import view
 
-pytestmark = pytest.mark.skipif(shutil.which("aws") is None, reason="needs the AWS command line (pip install awscli)")
+pytestmark = pytest.mark.skipif(
+    shutil.which("aws", path=PATH) is None, reason="no AWS command line: pip install awscli"
+)
 
 FILE = "cluster/gpu.yaml"
 BUCKET = "segbench-e2e"

@@ -1,7 +1,7 @@
 """Drains this node when AWS gives notice that it will take the instance away, so that trials leave it and lose nothing.
 
-When they have left it ends the instance: Ray's autoscaler counts an instance as long as AWS does, so trials that wait
-would get another one only after the two minutes, and Ray would be started again on the one that goes away.
+When they have left it ends the instance: as long as AWS has it, Ray's autoscaler counts it among the workers there may
+be, and starts Ray on it again when it has heard nothing of it for half a minute.
 
 Runs on every worker of cluster/gpu.yaml, with nothing but Python's own library, and asks the instance's metadata
 (IMDSv2): for the notice two minutes before a spot instance is interrupted, and for the earlier recommendation to

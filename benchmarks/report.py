@@ -77,7 +77,7 @@ def open_page(report: Path) -> tuple[float, float]:
         page.goto(report.as_uri(), wait_until="load")
         loaded_s = time.perf_counter() - started
         page.wait_for_function("""[...document.querySelectorAll('.chart')].every((chart) =>
-            chart.getBoundingClientRect().top > 1800 || chart.dataset.drawn)""")
+            chart.getBoundingClientRect().top > innerHeight || chart.dataset.drawn)""")
         return loaded_s, time.perf_counter() - started
 
 

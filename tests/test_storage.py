@@ -69,6 +69,7 @@ def test_a_large_object_comes_in_parts_and_whole(address: str, tmp_path: Path) -
         ("s3://bucket/runs", None),
         ("gs://bucket", None),
         ("s3://", "names no bucket"),
+        ("s3:/bucket/runs", "one slash after 's3:'; write s3://bucket/prefix"),
         ("s3://AKIAKEY:hunter2@bucket/runs", "an address with a user, a password"),
         ("s3://bucket/runs?access_key=hunter2", "an address with a user, a password"),
         ("s3://My_Bucket/x", "cannot be a bucket"),

@@ -14,13 +14,16 @@ PACKED = "packed"
 
 
 def is_bucket(text: str) -> bool:
-    """Whether ``text`` is an address such as ``s3://bucket/prefix``, not a folder."""
-    return "://" in text
+    """Whether ``text`` is meant as an address such as ``s3://bucket/prefix``, not as a folder."""
+    return re.match(r"[a-z][a-z0-9+]+:/", text, re.IGNORECASE) is not None
 
 
 def what_is_wrong(address: str) -> str | None:
     """Return what is wrong with the address of a bucket, in one sentence that repeats no secret; None if nothing."""
-    scheme, _, rest = address.partition("://")
+    scheme, slashes, rest = address.partition("://")
+    if not slashes:
+        scheme = address.partition(":/")[0]
+        return f"one slash after '{scheme}:'; write {scheme}://bucket/prefix"
     if scheme not in SCHEMES:
         return f"unknown scheme '{scheme}'; allowed: {', '.join(SCHEMES)}, or a folder"
     if "@" in rest or "?" in rest or "#" in rest:
@@ -40,7 +43,7 @@ def what_is_wrong(address: str) -> str | None:
 
 def without_secret(text: str) -> str:
     """Return ``text`` with user, password and options of the addresses in it replaced by stars."""
-    return re.sub(r"(://[^\s?]*)\?\S+", r"\1?***", re.sub(r"://\S*@", "://***@", text))
+    return re.sub(r"(://[^\s?]*)\?\S+", r"\1?***", re.sub(r":(//?)\S*@", r":\1***@", text))
 
 
 def cache_root() -> Path:

@@ -169,6 +169,19 @@ def trail(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochRes
         yield result
 
 
+def gathering(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochResult]:
+    """``trail`` whose epochs wait until trials have begun on three nodes, however long these take to start."""
+    assert context.output is not None
+    stage = Path(context.output).parent
+    for result in trail(config, context):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if len({path.read_text().split()[2] for path in stage.glob("*/trail")}) >= 3:
+                break
+            time.sleep(0.1)
+        yield result
+
+
 def node_id() -> str:
     """Return Ray's id of the node that this process runs on."""
     ray = sys.modules.get("ray")

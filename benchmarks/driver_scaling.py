@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -108,7 +109,7 @@ def ours(sizes: list[int]) -> dict[int, Costs]:
         view.start_stage("search", max(sizes), MAX_EPOCHS)
         progress = LineProgress(view, Console(file=io.StringIO()), "score", "maximize")
         policy = SearchPolicy(loaded.spec, loaded.space, study)
-        queue = LedgerQueue(ledger, policy, "score", "maximize", progress)
+        queue = LedgerQueue(ledger, policy, "score", "maximize", partial(progress.on_trial, stage="search"))
 
         def run_one(meter: Meter) -> int:
             assignment = meter.run("trial", queue.next)

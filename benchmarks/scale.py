@@ -32,8 +32,8 @@ import driver_scaling
 import measure
 
 from segbench.paths import SweepPaths
-from segbench.records import Assignment, Decision, EpochReport, SweepObserver, TrialQueue
-from segbench.sweep import StageWork, Sweep
+from segbench.records import Assignment, Decision, EpochReport, StageWork, SweepObserver, TrialQueue
+from segbench.sweep import Sweep
 
 Answer = TypeVar("Answer")
 
@@ -89,9 +89,10 @@ class Clock:
             )
 
 
-def simulate(stages: Iterator[StageWork], clock: Clock, epoch_s: float) -> None:
+def simulate(stages: Iterator[StageWork[Any]], clock: Clock, epoch_s: float) -> None:
     """Run all stages on simulated workers, as an executor of :class:`Sweep`."""
-    for queue, make_job in stages:
+    for work in stages:
+        queue, make_job = work.queue, work.make_job
         events: list[tuple[float, int, int, Assignment]] = []
         """When an epoch ends, of which trial, which epoch."""
         for _ in range(clock.workers):

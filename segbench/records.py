@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from segbench.config import DataConfig
 from segbench.errors import SegbenchError
@@ -246,8 +246,7 @@ class Decision(StrEnum):
 class TrialQueue(Protocol):
     """Where an executor gets its trials and leaves what they report.
 
-    Two implementations: the search (Optuna proposes, ASHA stops) and a fixed list (retraining, testing). Both
-    write to the ledger before they answer, so an executor can be killed at any moment.
+    It writes to the ledger before it answers, so an executor can be killed at any moment.
     """
 
     def next(self) -> Assignment | None:
@@ -275,13 +274,27 @@ class TrialQueue(Protocol):
         ...
 
 
+Job = TypeVar("Job")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageWork(Generic[Job]):
+    """What an executor runs of one stage."""
+
+    queue: TrialQueue
+    make_job: Callable[[Assignment], Job]
+    """Completes an assignment to what a worker needs."""
+    ahead: Callable[[], "StageWork[Job] | None"] = lambda: None
+    """Returns what is known already of the next stage: for workers that would wait for this stage's last trials."""
+
+
 class SweepObserver(Protocol):
     """Hears of what happens; decides nothing."""
 
     def on_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
-        """A stage (search, retrain, test) begins."""
+        """A stage (search, retrain, test) begins; some of its trials may have run ahead of it."""
         ...
 
-    def on_trial(self, record: TrialRecord) -> None:
-        """A trial started, reported an epoch, or ended."""
+    def on_trial(self, record: TrialRecord, stage: str) -> None:
+        """A trial of a stage started, reported an epoch, or ended."""
         ...

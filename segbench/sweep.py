@@ -9,8 +9,9 @@ it is not done again, so the same command continues a sweep that was stopped at 
 import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from segbench.data import absolute, keep_record, open_data
@@ -20,7 +21,7 @@ from segbench.final.selection import select_finalists
 from segbench.folder import read_prior
 from segbench.ledger import Ledger, read_ledger
 from segbench.paths import Stage, SweepPaths
-from segbench.records import Assignment, SweepObserver, TrialQueue, TrialRecord
+from segbench.records import Assignment, StageWork, SweepObserver, TrialRecord
 from segbench.report.folder import export_models, write_tables
 from segbench.search.policy import SearchPolicy
 from segbench.search.queue import FixedList, LedgerQueue, Policy
@@ -29,12 +30,11 @@ from segbench.spec.schema import SweepSpec
 from segbench.storage.mirror import Mirror
 from segbench.training.trial import TrialJob
 
-StageWork = tuple[TrialQueue, Callable[[Assignment], TrialJob]]
-"""The trials of a stage, and what completes an assignment to what a worker needs."""
-Executor = Callable[[Iterator[StageWork]], None]
+Stages = Generator[StageWork[TrialJob], None, None]
+Executor = Callable[[Iterator[StageWork[TrialJob]]], None]
 """Runs all trials of one stage after another; asks for a stage when all trials of the one before have ended."""
 
-StageRun = Generator[StageWork, None, list[TrialRecord]]
+StageRun = Generator[StageWork[TrialJob], None, list[TrialRecord]]
 """Gives a stage's work out, and returns its records when it is done."""
 
 TEST_FUNCTION = "segbench.final.evaluate:test"
@@ -51,6 +51,16 @@ class StageSetup:
     metric: str | None
     train_on: Literal["train", "train+val"] = "train"
     keep_best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """The stage of retraining, which may begin before it is known whole."""
+
+    setup: StageSetup
+    ledger: Ledger
+    policy: FixedList
+    work: StageWork[TrialJob]
 
 
 class Sweep:
@@ -78,6 +88,7 @@ class Sweep:
         self._execute = execute
         self._observers = observers if mirror is None else [*observers, mirror]
         self._mirror = mirror
+        self._retraining: Retraining | None = None
 
     def run(self) -> None:
         """Search, retrain and test what is not done yet; write the tables, also when interrupted.
@@ -100,24 +111,28 @@ class Sweep:
             write_tables(self.paths, self.spec.metric.name, self.spec.metric.goal)
         export_models(self.paths, self.spec.metric.goal)
 
-    def _stages(self) -> Generator[StageWork]:
-        finalists = self._select((yield from self._search()))
-        retrained = yield from self._retrain(finalists)
-        yield from self._test(retrained)
+    def _stages(self) -> Stages:
+        with ExitStack() as ledgers:
+            finalists = self._select((yield from self._search(ledgers)))
+            retrained = yield from self._retrain(finalists, ledgers)
+            yield from self._test(retrained, ledgers)
 
-    def _search(self) -> StageRun:
-        with self._ledger("search") as ledger:
-            prior = read_prior(self.spec, self.space).records
-            policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior)
-            setup = StageSetup(
-                stage="search",
-                num_trials=policy.num_trials,
-                max_epochs=self.spec.scheduler.max_epochs,
-                train=self.spec.train,
-                metric=self.spec.metric.name,
-                keep_best=self.spec.retrain is None,
-            )
-            return (yield from self._run_stage(setup, ledger, policy))
+    def _search(self, ledgers: ExitStack) -> StageRun:
+        ledger = self._open("search", ledgers)
+        prior = read_prior(self.spec, self.space).records
+        policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior)
+        setup = StageSetup(
+            stage="search",
+            num_trials=policy.num_trials,
+            max_epochs=self.spec.scheduler.max_epochs,
+            train=self.spec.train,
+            metric=self.spec.metric.name,
+            keep_best=self.spec.retrain is None,
+        )
+        self._announce(setup, ledger)
+        work = self._work(setup, ledger, policy)
+        yield replace(work, ahead=lambda: self._retrain_baselines(ledger, ledgers))
+        return ledger.records
 
     def _select(self, searched: Sequence[TrialRecord]) -> list[TrialRecord]:
         top_k = self.spec.retrain.top_k if self.spec.retrain else 1
@@ -130,49 +145,88 @@ class Sweep:
             )
         return finalists
 
-    def _retrain(self, finalists: Sequence[TrialRecord]) -> StageRun:
-        retrain = self.spec.retrain
-        if retrain is None:
+    def _retrain_baselines(self, ledger: Ledger, ledgers: ExitStack) -> StageWork[TrialJob] | None:
+        """Return the retraining of the baselines: finalists whatever the search finds, once all of them have ended."""
+        if self._retraining is not None:
+            return self._retraining.work
+        if self.spec.retrain is None or not self.spec.baselines:
+            return None
+        baselines = [record for record in ledger.records if record.assignment.origin == "baseline"]
+        if not all(record.state.is_finished for record in baselines):
+            return None
+        finalists = select_finalists(baselines, 0, self.spec.metric.goal)
+        return self._plan_retraining(finalists, ledgers).work if finalists else None
+
+    def _retrain(self, finalists: Sequence[TrialRecord], ledgers: ExitStack) -> StageRun:
+        if self.spec.retrain is None:
             return []
+        retraining = self._plan_retraining(finalists, ledgers)
+        self._announce(retraining.setup, retraining.ledger)
+        yield retraining.work
+        return retraining.ledger.records
+
+    def _plan_retraining(self, finalists: Sequence[TrialRecord], ledgers: ExitStack) -> Retraining:
+        """Return the retraining of ``finalists``, and of what has begun; it takes the place of a shorter plan."""
+        retrain = self.spec.retrain
+        assert retrain is not None, "asked for with retrain only"
+        if self._retraining is None:
+            ledger, policy = self._open("retrain", ledgers), FixedList([])
+        else:
+            ledger, policy = self._retraining.ledger, self._retraining.policy
         epochs = retrain.epochs or self.spec.scheduler.max_epochs
-        begun = read_ledger(self.paths.ledger("retrain"))
+        begun = ledger.records
         planned = plan_retraining(finalists, retrain.seeds, epochs, self.spec.search.seed)
-        assignments = continue_list(begun, planned)
+        policy.assignments = longest_first(begun, continue_list(begun, planned), finalists)
         setup = StageSetup(
             stage="retrain",
-            num_trials=len(assignments),
+            num_trials=len(policy.assignments),
             max_epochs=epochs,
             train=self.spec.train,
             metric=self.spec.metric.name if retrain.data == "train" else None,
             train_on=retrain.data,
             keep_best=True,
         )
-        with self._ledger("retrain") as ledger:
-            policy = FixedList(longest_first(begun, assignments, finalists))
-            return (yield from self._run_stage(setup, ledger, policy))
+        work = self._work(setup, ledger, policy) if self._retraining is None else self._retraining.work
+        self._retraining = Retraining(setup=setup, ledger=ledger, policy=policy, work=work)
+        return self._retraining
 
-    def _test(self, retrained: Sequence[TrialRecord]) -> StageRun:
+    def _test(self, retrained: Sequence[TrialRecord], ledgers: ExitStack) -> StageRun:
         assignments = continue_list(read_ledger(self.paths.ledger("test")), plan_tests(retrained))
         if not assignments or not self.spec.is_segmentation:
             return []
         setup = StageSetup(stage="test", num_trials=len(assignments), max_epochs=1, train=TEST_FUNCTION, metric=None)
-        with self._ledger("test") as ledger:
-            return (yield from self._run_stage(setup, ledger, FixedList(assignments)))
+        ledger = self._open("test", ledgers)
+        self._announce(setup, ledger)
+        yield self._work(setup, ledger, FixedList(assignments))
+        return ledger.records
 
-    def _ledger(self, stage: Stage) -> closing[Ledger]:
+    def _open(self, stage: Stage, ledgers: ExitStack) -> Ledger:
         publish = None if self._mirror is None else self._mirror.publisher(stage)
-        return closing(Ledger(self.paths.ledger(stage), publish=publish))
+        return ledgers.enter_context(closing(Ledger(self.paths.ledger(stage), publish=publish)))
 
-    def _run_stage(self, setup: StageSetup, ledger: Ledger, policy: Policy) -> StageRun:
+    def _announce(self, setup: StageSetup, ledger: Ledger) -> None:
         for observer in self._observers:
             observer.on_stage(setup.stage, setup.num_trials, setup.max_epochs)
             for record in ledger.records:
-                observer.on_trial(record)
-        observer = _StageObserver(self.paths, setup.stage, self._observers)
-        max_failures = self.spec.budget.max_failures
-        queue = LedgerQueue(ledger, policy, setup.metric, self.spec.metric.goal, observer, max_failures)
-        yield queue, lambda assignment: self._job(setup, assignment)
-        return ledger.records
+                observer.on_trial(record, setup.stage)
+
+    def _work(self, setup: StageSetup, ledger: Ledger, policy: Policy) -> StageWork[TrialJob]:
+        queue = LedgerQueue(
+            ledger,
+            policy,
+            setup.metric,
+            self.spec.metric.goal,
+            partial(self._tell, setup.stage),
+            self.spec.budget.max_failures,
+        )
+        return StageWork(queue=queue, make_job=partial(self._job, setup))
+
+    def _tell(self, stage: Stage, record: TrialRecord) -> None:
+        """Remove the checkpoint of a trial that has ended, then pass on what happened."""
+        if record.state.is_finished:
+            shutil.rmtree(self.paths.last(stage, record.assignment.name), ignore_errors=True)
+        for observer in self._observers:
+            observer.on_trial(record, stage)
 
     def _job(self, setup: StageSetup, assignment: Assignment) -> TrialJob:
         is_test = setup.stage == "test"
@@ -190,25 +244,6 @@ class Sweep:
             sharing=self.paths.address(self.paths.sharing) if self.spec.resources.gpu == "auto" else None,
             num_threads=max(1, int(self.spec.resources.cpu)),
         )
-
-
-class _StageObserver:
-    """Passes on what happens, and removes the checkpoint of a trial that has ended."""
-
-    def __init__(self, paths: SweepPaths, stage: Stage, observers: Sequence[SweepObserver]) -> None:
-        self._paths = paths
-        self._stage = stage
-        self._observers = observers
-
-    def on_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
-        """Never called: a stage tells its observers itself."""
-
-    def on_trial(self, record: TrialRecord) -> None:
-        """Remove what is useless now, then pass on."""
-        if record.state.is_finished:
-            shutil.rmtree(self._paths.last(self._stage, record.assignment.name), ignore_errors=True)
-        for observer in self._observers:
-            observer.on_trial(record)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from optuna.storages.journal import JournalFileBackend
 from segbench.folder import open_folder
 from segbench.ledger import read_ledger
 from segbench.paths import Stage, SweepPaths
-from segbench.records import TrialRecord
+from segbench.records import StageWork, TrialRecord
 from segbench.search.sequential import run_sequential
 from segbench.spec.load import LoadedSpec, load_spec
-from segbench.sweep import Executor, StageWork, Sweep
-from segbench.training.trial import run_trial
+from segbench.sweep import Executor, Sweep
+from segbench.training.trial import TrialJob, run_trial
 from segbench.tune.run import run_on_ray
 
 SYNTHETIC = """
@@ -48,7 +48,7 @@ def synthetic(
     return load_spec(path, overrides)
 
 
-def local(stages: Iterator[StageWork]) -> None:
+def local(stages: Iterator[StageWork[TrialJob]]) -> None:
     """Run in this process."""
     run_sequential(stages, run_trial)
 

@@ -1,8 +1,9 @@
 """How far a sweep is and how long it will take: folded from what observers hear, no terminal involved."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segbench.records import Goal, TrialRecord, TrialState
 
@@ -21,8 +22,31 @@ class ExpectedWork:
         return {"search": self.search_epochs, "retrain": self.retrain_epochs}.get(stage, 0.0)
 
 
+@dataclass
+class StageView:
+    """The trials of one stage that have been heard of."""
+
+    records: dict[int, TrialRecord] = field(default_factory=dict)
+    running: dict[int, TrialRecord] = field(default_factory=dict)
+    counts: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    epochs: int = 0
+
+    def update(self, record: TrialRecord) -> TrialRecord | None:
+        """Take in a trial's news and return what was known of it before."""
+        before = self.records.get(record.number)
+        self.records[record.number] = record
+        self.running.pop(record.number, None)
+        if not record.state.is_finished:
+            self.running[record.number] = record
+        if before is not None:
+            self.counts[before.state] -= 1
+        self.counts[record.state] += 1
+        self.epochs += len(record.epochs) - (len(before.epochs) if before else 0)
+        return before
+
+
 class SweepView:
-    """The state of the current stage, as far as its trials have been heard of.
+    """The state of the current stage, and of trials of the next one that run ahead of it, as far as heard of.
 
     Args:
         work: expected epochs of both stages.
@@ -35,56 +59,49 @@ class SweepView:
         self.max_epochs = 0
         self._work = work
         self._goal = goal
-        self._records: dict[int, TrialRecord] = {}
-        self._running: dict[int, TrialRecord] = {}
-        self._counts = dict.fromkeys(STATES, 0)
-        self._best: TrialRecord | None = None
+        self._stages: dict[str, StageView] = defaultdict(StageView)
+        self._best: dict[str, TrialRecord] = {}
         self._concurrency = 1
         self._seconds = 0.0
-        self._epochs = 0
 
     def start_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
-        """Forget the trials of the stage before, not how long an epoch takes."""
+        """Turn to a stage; how long an epoch takes is known from the one before."""
         self.stage, self.num_trials, self.max_epochs = stage, num_trials, max_epochs
-        self._records, self._running, self._best = {}, {}, None
-        self._counts = dict.fromkeys(STATES, 0)
 
-    def update(self, record: TrialRecord) -> TrialRecord | None:
+    def update(self, record: TrialRecord, stage: str) -> TrialRecord | None:
         """Take in a trial's news and return what was known of it before; costs the same for any number of trials."""
-        before = self._records.get(record.number)
-        self._records[record.number] = record
-        self._running.pop(record.number, None)
-        if not record.state.is_finished:
-            self._running[record.number] = record
-        if before is not None:
-            self._counts[before.state] -= 1
-        self._counts[record.state] += 1
+        before = self._stages[stage].update(record)
         self._seconds += record.seconds - (before.seconds if before else 0.0)
-        self._epochs += len(record.epochs) - (len(before.epochs) if before else 0)
-        if self._rank(record) > self._rank(self._best):
-            self._best = record
-        self._concurrency = max(self._concurrency, len(self._running))
+        if self._rank(record) > self._rank(self._best.get(stage)):
+            self._best[stage] = record
+        self._concurrency = max(self._concurrency, sum(len(view.running) for view in self._stages.values()))
         return before
 
     @property
     def counts(self) -> Mapping[TrialState, int]:
         """Number of trials by state."""
-        return self._counts
+        return self._now.counts
 
     @property
     def num_ended(self) -> int:
         """Number of trials that have ended."""
-        return len(self._records) - len(self._running)
+        return len(self._now.records) - len(self._now.running)
 
     @property
     def running(self) -> Sequence[TrialRecord]:
         """Trials that have not ended, by number."""
-        return [self._running[number] for number in sorted(self._running)]
+        return [self._now.running[number] for number in sorted(self._now.running)]
+
+    @property
+    def ahead(self) -> Sequence[TrialRecord]:
+        """Trials of later stages that run already."""
+        others = (view for stage, view in self._stages.items() if stage != self.stage)
+        return [record for view in others for record in view.running.values()]
 
     @property
     def best(self) -> TrialRecord | None:
         """The trial with the best score so far; the first of equals."""
-        return self._best
+        return self._best.get(self.stage)
 
     @property
     def epochs_left(self) -> float:
@@ -93,14 +110,19 @@ class SweepView:
             return 0.0
         mean_length = min(self._work.of(self.stage) / self.num_trials, float(self.max_epochs))
         running = sum(self._left(record, mean_length) for record in self.running)
-        to_come = max(0, self.num_trials - len(self._records)) * mean_length
-        later = self._work.of("retrain") if self.stage == "search" else 0.0
+        to_come = max(0, self.num_trials - len(self._now.records)) * mean_length
+        later = max(0.0, self._work.of("retrain") - self._stages["retrain"].epochs) if self.stage == "search" else 0.0
         return running + to_come + later
 
     @property
     def seconds_left(self) -> float | None:
         """Expected epochs x mean seconds of an epoch / largest number of trials seen at a time; None at first."""
-        return self.epochs_left * self._seconds / self._epochs / self._concurrency if self._epochs else None
+        epochs = sum(view.epochs for view in self._stages.values())
+        return self.epochs_left * self._seconds / epochs / self._concurrency if epochs else None
+
+    @property
+    def _now(self) -> StageView:
+        return self._stages[self.stage]
 
     def _left(self, record: TrialRecord, mean_length: float) -> float:
         """Return the epochs that a running trial may still take: half of what is left once it outlives the mean."""

@@ -58,10 +58,10 @@ class LiveProgress:
         with self._lock:
             self._view.start_stage(stage, num_trials, max_epochs)
 
-    def on_trial(self, record: TrialRecord) -> None:
+    def on_trial(self, record: TrialRecord, stage: str) -> None:
         """Take in a trial's news; the next drawing shows it."""
         with self._lock:
-            self._view.update(record)
+            self._view.update(record, stage)
 
     def render(self) -> RenderableType:
         """Return what is to be seen now."""
@@ -73,6 +73,8 @@ class LiveProgress:
     def _head(self) -> Text:
         view = self._view
         counts = "  ".join(f"{state.value.lower()} {count}" for state, count in view.counts.items() if count)
+        if view.ahead:
+            counts += f"  ahead {len(view.ahead)}"
         times = f"elapsed {format_duration(self._clock() - self._started)}"
         left = view.seconds_left
         if left is not None:
@@ -84,7 +86,7 @@ class LiveProgress:
 
     def _running(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        running = self._view.running
+        running = [*self._view.running, *self._view.ahead]
         for record in running[:_MAX_RUNNING]:
             score = "" if record.last_score is None else f"{record.last_score:.4f}"
             epoch = f"epoch {record.epochs_done}/{record.assignment.max_epochs}"
@@ -117,23 +119,21 @@ class LineProgress:
             self._view.start_stage(stage, num_trials, max_epochs)
             self._print(f"{stage}: {num_trials} trials of at most {max_epochs} epochs")
 
-    def on_trial(self, record: TrialRecord) -> None:
+    def on_trial(self, record: TrialRecord, stage: str) -> None:
         """Say that a trial started or ended; epochs in between are silent."""
         with self._lock:
-            before = self._view.update(record)
+            before = self._view.update(record, stage)
+            where = f"{stage} {self._view.num_ended}/{self._view.num_trials}:"
+            if stage != self._view.stage:
+                where = f"{stage}, ahead:"
             name, epochs = record.assignment.name, f"epoch {record.epochs_done}/{record.assignment.max_epochs}"
             if record.state.is_finished and (before is None or not before.state.is_finished):
                 reason = f" ({record.reason})" if record.reason else ""
                 best = record.best(self._goal)
                 score = "" if best is None else f", best {self._metric} {best.score:.4f}"
-                self._print(f"{self._where()} {name} {record.state.value}{reason} at {epochs}{score}{self._left()}")
+                self._print(f"{where} {name} {record.state.value}{reason} at {epochs}{score}{self._left()}")
             elif before is None:
-                self._print(
-                    f"{self._where()} {name} {'continues after' if record.epochs_done else 'starts at'} {epochs}"
-                )
-
-    def _where(self) -> str:
-        return f"{self._view.stage} {self._view.num_ended}/{self._view.num_trials}:"
+                self._print(f"{where} {name} {'continues after' if record.epochs_done else 'starts at'} {epochs}")
 
     def _left(self) -> str:
         left = self._view.seconds_left

@@ -6,7 +6,7 @@ ledger hands out the unfinished trials again and goes on.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from segbench.errors import DiskFullError, SegbenchError
@@ -19,7 +19,6 @@ from segbench.records import (
     EpochReport,
     Failure,
     Goal,
-    SweepObserver,
     TrialRecord,
     TrialState,
 )
@@ -53,14 +52,18 @@ class Policy(Protocol):
 
 
 class FixedList:
-    """Policy of retraining and testing: a list of trials in the order to run them, none of which is stopped."""
+    """Policy of retraining and testing: a list of trials in the order to run them, none of which is stopped.
+
+    Args:
+        assignments: the list; those that have begun come first. It may be replaced by a longer one.
+    """
 
     def __init__(self, assignments: Sequence[Assignment]) -> None:
-        self._assignments = assignments
+        self.assignments = assignments
 
     def propose(self, number: int) -> Assignment | None:
         """Return entry ``number`` of the list."""
-        return self._assignments[number] if number < len(self._assignments) else None
+        return self.assignments[number] if number < len(self.assignments) else None
 
     def on_epoch(self, record: TrialRecord) -> None:
         """Nothing depends on it."""
@@ -86,7 +89,7 @@ class LedgerQueue:
         metric: the metric that becomes the score, which must be reported and finite; None if the stage has
             none (testing, or retraining without a validation set), then scores are NaN.
         goal: direction of improvement.
-        observer: hears of every change.
+        tell: is told of every change.
         max_failures: how often a trial that raised or hung is tried again.
     """
 
@@ -96,14 +99,14 @@ class LedgerQueue:
         policy: Policy,
         metric: str | None,
         goal: Goal,
-        observer: SweepObserver | None = None,
+        tell: Callable[[TrialRecord], None] | None = None,
         max_failures: int = 0,
     ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._metric = metric
         self._goal: Goal = goal
-        self._observer = observer
+        self._tell_others = tell
         self._max_failures = max_failures
         self._stop_error: SegbenchError | None = None
         records = ledger.records
@@ -229,8 +232,8 @@ class LedgerQueue:
         return record
 
     def _tell(self, record: TrialRecord) -> None:
-        if self._observer is not None:
-            self._observer.on_trial(record)
+        if self._tell_others is not None:
+            self._tell_others(record)
 
 
 def read_score(metrics: Mapping[str, object], metric: str, epoch: int) -> tuple[float, str | None]:

@@ -5,39 +5,35 @@ The Ray executor is right when it makes the same decisions as this one for one w
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from typing import TypeVar
 
 from segbench.failures import classify
-from segbench.records import Assignment, Decision, EpochReport, Failure, TrialQueue
-
-Job = TypeVar("Job")
+from segbench.records import Decision, EpochReport, Failure, Job, StageWork
 
 
 def run_sequential(
-    stages: Iterable[tuple[TrialQueue, Callable[[Assignment], Job]]],
+    stages: Iterable[StageWork[Job]],
     run_trial: Callable[[Job], Generator[EpochReport]],
 ) -> None:
     """Run all trials of one stage after another; an exception in a trial concerns that trial only.
 
     Args:
-        stages: each a queue, and what completes its assignments to jobs.
+        stages: each is asked for when the one before is done, so nothing runs ahead.
         run_trial: trains one trial, from its checkpoint if it has one, and yields after each epoch.
 
     Raises:
         SegbenchError: a stage has to stop; it can be continued.
     """
-    for queue, make_job in stages:
-        _run_stage(queue, make_job, run_trial)
+    for work in stages:
+        _run_stage(work, run_trial)
 
 
-def _run_stage(
-    queue: TrialQueue, make_job: Callable[[Assignment], Job], run_trial: Callable[[Job], Generator[EpochReport]]
-) -> None:
+def _run_stage(work: StageWork[Job], run_trial: Callable[[Job], Generator[EpochReport]]) -> None:
+    queue = work.queue
     while (assignment := queue.next()) is not None:
         number = assignment.number
         failure: Failure | None = None
         try:
-            with closing(run_trial(make_job(assignment))) as reports:
+            with closing(run_trial(work.make_job(assignment))) as reports:
                 for report in reports:
                     if queue.report(number, report) is Decision.STOP:
                         break

@@ -55,7 +55,6 @@ class Mirror:
         self._warn = warn
         self._interval_s = interval_s
         self._lease_s = lease_s
-        self._stage = ""
         self._ended: queue.Queue[str | None] = queue.Queue()
         self._publishers: dict[Stage, Publisher] = {}
         self._stack = ExitStack()
@@ -120,13 +119,12 @@ class Mirror:
         return self._publishers[stage]
 
     def on_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
-        """Remember which stage the trials belong to."""
-        self._stage = stage
+        """Nothing: each trial says which stage it belongs to."""
 
-    def on_trial(self, record: TrialRecord) -> None:
+    def on_trial(self, record: TrialRecord, stage: str) -> None:
         """Bring the results of a trial that has ended, and delete its checkpoint."""
         if record.state.is_finished:
-            self._ended.put(f"trials/{self._stage}/{record.assignment.name}")
+            self._ended.put(f"trials/{stage}/{record.assignment.name}")
 
     def fetch(self) -> None:
         """Bring what workers have left in the bucket; what cannot be had now is told."""

@@ -3,7 +3,6 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +14,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from segbench.records import Assignment, Cause, Decision, Failure, TrialQueue
+from segbench.records import Cause, Decision, Failure
 from segbench.training.trial import TrialJob
+from segbench.tune.feed import Feed
 from segbench.tune.trainable import FAILURE, JOB, REPORT, NodeDrainedError
 
 _log = logging.getLogger(__name__)
-
-MakeJob = Callable[[Assignment], TrialJob]
-
-
-class Feed:
-    """The stages of a sweep as one long queue: one Tune run, so that worker processes stay for all of them.
-
-    A stage begins when all trials of the one before have ended, so there is always one queue that is asked and told.
-
-    Args:
-        stages: gives each stage's queue, and what makes jobs of its assignments.
-    """
-
-    def __init__(self, stages: Iterator[tuple[TrialQueue, MakeJob]]) -> None:
-        self._stages = stages
-        self._current: tuple[TrialQueue, MakeJob] | None = None
-        self.error: Exception | None = None
-        """Why the sweep stops before its end."""
-
-    @property
-    def queue(self) -> TrialQueue:
-        """The queue of the current stage."""
-        assert self._current is not None, "a report before the first trial"
-        return self._current[0]
-
-    def next(self, is_running: bool) -> TrialJob | None:
-        """Return the next trial's job; None when there is none now, and at the end if nothing is running.
-
-        What goes wrong between two stages is kept in ``error``: raised here, it would be lost in Tune.
-        """
-        try:
-            while self.error is None:
-                if self._current is not None:
-                    queue, make_job = self._current
-                    assignment = queue.next()
-                    if assignment is not None:
-                        return make_job(assignment)
-                    if is_running:
-                        return None  # one that runs may yet fail and be handed out again
-                    self.error = queue.stop_error
-                if self.error is None:
-                    self._current = next(self._stages, None)
-                if self._current is None:
-                    return None
-        except Exception as error:
-            self.error = error
-        return None
 
 
 class QueueSearcher(Searcher):
@@ -80,21 +33,19 @@ class QueueSearcher(Searcher):
         super().__init__()
         self._feed = feed
         self._max_concurrent = max_concurrent
-        self._running: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial's job; None when all places are taken; FINISHED at the end."""
-        if len(self._running) >= self._max_concurrent:
+        if self._feed.num_running >= self._max_concurrent:
             return None
-        job = self._feed.next(is_running=bool(self._running))
+        job = self._feed.next(trial_id)
         if job is None:
-            return None if self._running else str(Searcher.FINISHED)
-        self._running.add(trial_id)
+            return None if self._feed.num_running else str(Searcher.FINISHED)
         return {JOB: job}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free the trial's place; the scheduler has recorded its end."""
-        self._running.discard(trial_id)
+        self._feed.release(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
@@ -107,7 +58,7 @@ class QueueSearcher(Searcher):
 
 
 class QueueScheduler(FIFOScheduler):
-    """Passes each report to the queue and its decision to Tune.
+    """Passes each report to its queue and its decision to Tune.
 
     Args:
         feed: the stages.
@@ -128,21 +79,21 @@ class QueueScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record an epoch."""
-        decision = self._feed.queue.report(number_of(trial), result[REPORT])
+        decision = self._feed.report(trial.trial_id, number_of(trial), result[REPORT])
         action: str = TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE
         return action
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Record the end of a run, by itself or by an exception."""
-        self._feed.queue.end(number_of(trial), result.get(FAILURE))
+        self._feed.end(trial.trial_id, number_of(trial), result.get(FAILURE))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Record the end of a run whose process died, unless we killed it ourselves."""
         if trial.trial_id in self._hanging:
             return
         failure = explain_death(read_death(trial))
-        self._feed.queue.end(number_of(trial), failure)
-        record = self._feed.queue.record(number_of(trial))
+        self._feed.end(trial.trial_id, number_of(trial), failure)
+        record = self._feed.record(trial.trial_id, number_of(trial))
         if not record.state.is_finished:
             name = record.assignment.name
             _log.warning("%s: %s; it will go on after epoch %d", name, failure.message, record.epochs_done)
@@ -153,7 +104,8 @@ class QueueScheduler(FIFOScheduler):
     def end_hanging(self, trial: Trial, timeout_s: float) -> None:
         """Record the end of a run that reports nothing, whose process is killed next."""
         self._hanging.add(trial.trial_id)
-        self._feed.queue.end(number_of(trial), Failure(Cause.HANG, f"no report for {timeout_s:g} s"))
+        failure = Failure(Cause.HANG, f"no report for {timeout_s:g} s")
+        self._feed.end(trial.trial_id, number_of(trial), failure)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

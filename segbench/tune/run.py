@@ -9,15 +9,17 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
 from segbench.errors import SegbenchError
-from segbench.records import TrialQueue
+from segbench.records import StageWork
 from segbench.spec.schema import Budget, Resources
-from segbench.tune.adapters import Feed, MakeJob, QueueScheduler, QueueSearcher, Watchdog
+from segbench.training.trial import TrialJob
+from segbench.tune.adapters import QueueScheduler, QueueSearcher, Watchdog
 from segbench.tune.cluster import is_one_machine, max_concurrent, trial_nodes
+from segbench.tune.feed import Feed
 from segbench.tune.trainable import TrialActor
 
 
 def run_on_ray(
-    stages: Iterator[tuple[TrialQueue, MakeJob]],
+    stages: Iterator[StageWork[TrialJob]],
     folder: Path,
     resources: Resources,
     budget: Budget,
@@ -29,8 +31,8 @@ def run_on_ray(
     checkpoint, so nothing of Tune's state is ever restored.
 
     Args:
-        stages: each a queue that gives trials, records reports and decides, and what completes an assignment to what
-            a worker needs; the next one is asked for when all trials of the one before have ended.
+        stages: the next one is asked for when all trials of the one before have ended; workers that would wait until
+            then take what is known of it.
         folder: Ray's own files; may be deleted afterwards.
         resources: of one trial.
         budget: ``max_concurrent`` is read.

@@ -93,6 +93,20 @@ def test_worker_processes_stay_from_stage_to_stage(tmp_path: Path) -> None:
     assert len({epoch.metrics["pid"] for record in records for epoch in record.epochs}) <= 2
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_baselines_are_retrained_beside_the_last_trials_of_the_search(tmp_path: Path) -> None:
+    overrides = ["budget.max_concurrent=2", "resources.cpu=0.5", "scheduler.type=none"]
+    loaded = synthetic(tmp_path, "overlapping", trials=2, retrain=RETRAIN, overrides=overrides)
+    paths = run(loaded, tmp_path / "ray", on_ray(loaded, tmp_path / "ray"))
+    last_end = max(record.ended_at or 0.0 for record in read_ledger(paths.ledger("search")))
+    retrained = read_ledger(paths.ledger("retrain"))
+    assert retrained[0].started_at < last_end
+    assert [r.assignment.name for r in retrained[:2]] == ["baseline-default-seed-0", "baseline-default-seed-1"]
+    assert {record.state for record in retrained} == {TrialState.COMPLETE}
+    assert len(retrained) == 6
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -3,6 +3,7 @@
 Each verb imports what it needs: ``segbench schema`` does not wait for torch, Ray and MLflow.
 """
 
+import gc
 import json
 import os
 import shlex
@@ -101,22 +102,24 @@ def _run_sweep(
         stack.enter_context(open_folder(paths, spec, resume))
         loaded = share_packed(loaded, paths, _tell, _warn)
         get_ready(loaded.spec)
-        execute = stack.enter_context(executor(loaded))
+        with ExitStack() as running:
+            execute = running.enter_context(executor(loaded))
 
-        # imported by now, while Ray started
-        from segbench.report.page.live import LiveReport
-        from segbench.report.progress import progress
-        from segbench.report.tracking import Tracker, tracking_uri
-        from segbench.spec.plan import plan_sweep
-        from segbench.sweep import Sweep
+            # imported by now, while Ray started
+            from segbench.report.page.live import LiveReport
+            from segbench.report.progress import progress
+            from segbench.report.tracking import Tracker, tracking_uri
+            from segbench.spec.plan import plan_sweep
+            from segbench.sweep import Sweep
 
-        stack.enter_context(LiveReport(paths, warn=_warn))
-        stack.enter_context(Tracker(paths, spec, warn=_warn))
-        stack.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
-        observer = stack.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
-        if spec.search.warm_start:
-            out.print(f"warm start: {read_prior(spec, loaded.space).describe()}", highlight=False)
-        Sweep(loaded, paths, execute, [observer], mirror).run()
+            stack.enter_context(LiveReport(paths, warn=_warn))
+            tracker = stack.enter_context(Tracker(paths, spec, warn=_warn))
+            running.enter_context(_interruptible())  # after Ray, which takes SIGTERM for itself
+            observer = running.enter_context(progress(spec, plan_sweep(spec, loaded.space), out))
+            if spec.search.warm_start:
+                out.print(f"warm start: {read_prior(spec, loaded.space).describe()}", highlight=False)
+            Sweep(loaded, paths, execute, [observer], mirror).run()
+            tracker.finish()  # while Ray ends
 
     from segbench.report.conclusion import conclude
     from segbench.report.folder import read_leaderboard
@@ -256,6 +259,7 @@ def _interruptible() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (failed), 2 (the user's mistake) or 130 (interrupted)."""
+    gc.set_threshold(50_000)  # imports make objects that stay: the default looks at them again and again
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="segbench", standalone_mode=False)
     except click.ClickException as error:
@@ -269,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = shlex.join([*program, *sys.argv[1:]])
         err.print(f"\nstopped; nothing is lost. The same command continues:\n  {command}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
+    finally:
+        gc.freeze()  # else Python looks at every object once more before it ends: a second, with these libraries
 
 
 if __name__ == "__main__":

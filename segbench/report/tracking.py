@@ -97,9 +97,11 @@ class Tracker:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="segbench-mlflow", daemon=True)
         self._result: SyncResult | None = None
+        self._is_open = False
 
     def __enter__(self) -> "Tracker":
         if self._enabled:
+            self._is_open = True
             self._thread.start()
         return self
 
@@ -107,14 +109,19 @@ class Tracker:
         is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.close(timeout_s=INTERRUPT_TIMEOUT_S if is_interrupted else None)
 
+    def finish(self) -> None:
+        """Begin the last delivery: the sweep has ended. :meth:`close` waits for it."""
+        self._stop.set()
+
     def close(self, timeout_s: float | None = None) -> SyncResult | None:
         """Deliver what is left and stop; None when MLflow is not used. Calling it again changes nothing.
 
         Args:
             timeout_s: give up waiting after so long; what is missing can be delivered later.
         """
-        if self._thread.is_alive():
-            self._stop.set()
+        if self._is_open:
+            self._is_open = False
+            self.finish()
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 self._warn(f"MLflow takes too long; deliver the rest with: segbench mlflow sync {self._root}")

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import ray
@@ -34,8 +34,8 @@ _LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Else Ray starts a process a core ahead, and as many again for trials that come before those have their imports.
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_preload_python_modules": "segbench.tune.preload",
 }
-_PRELOAD = "RAY_preload_python_modules"
 
 _log = logging.getLogger(__name__)
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -77,18 +77,19 @@ def connect(
     os.environ.update(_ENVIRONMENT)
     paths = {"PYTHONPATH": os.pathsep.join(own_paths())}
     if address is None:
-        os.environ.update({**_LOCAL, **paths, _PRELOAD: ",".join(preload)})
+        os.environ.update({**_LOCAL, **paths, "SEGBENCH_PRELOAD": ",".join(preload)})
     # a second of imports, while Ray's processes start
     threading.Thread(target=importlib.import_module, args=("segbench.tune.run",), daemon=True).start()
     try:
-        ray.init(
-            address=address or "local",  # else Ray joins whatever cluster ran last on this machine
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            runtime_env=None if address is None else {"env_vars": {**paths, **bucket_variables()}},
-        )
+        with _without_dashboard() if address is None else nullcontext():
+            ray.init(
+                address=address or "local",  # else Ray joins whatever cluster ran last on this machine
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                runtime_env=None if address is None else {"env_vars": {**paths, **bucket_variables()}},
+            )
     except ConnectionError as error:
         raise UserError(
             f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up` or `ray start "
@@ -102,6 +103,23 @@ def connect(
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Let Ray think that its dashboard is not installed, as where there is ``ray[tune]`` alone.
+
+    Else its processes import a web server that nobody asks: a second of the start, on two cores.
+    """
+    module = "ray.dashboard.optional_deps"
+    before = sys.modules.get(module)
+    sys.modules[module] = None  # type: ignore[assignment]  # what Python documents for a module not to be found
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        if before is not None:
+            sys.modules[module] = before
 
 
 def bucket_variables() -> dict[str, str]:

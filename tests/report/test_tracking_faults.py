@@ -38,8 +38,9 @@ def test_the_tracker_follows_a_sweep_and_ends_it(server: Server) -> None:
     assert server.history("trial-0000", "val/miou") == [(1, 0.5), (2, 0.6)]
 
 
+@pytest.mark.parametrize("ends_first", [False, True])
 def test_an_unreachable_server_is_warned_about_once_and_its_share_can_be_delivered_later(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, ends_first: bool
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     warnings: list[str] = []
@@ -49,6 +50,9 @@ def test_an_unreachable_server_is_warned_about_once_and_its_share_can_be_deliver
     with Tracker(writer.paths, nobody, warn=warnings.append, interval_s=0.01) as tracker:
         wait_for(lambda: bool(warnings))
         writer.trial("search", 1, "trial-0001", [0.6])
+        if ends_first:
+            tracker.finish()
+            wait_for(lambda: not tracker._thread.is_alive())
     result = tracker.close()
     assert result is not None
     assert not result.is_complete

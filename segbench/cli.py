@@ -136,6 +136,8 @@ def _run_sweep(
         at = f" (at {uri})" if uri.startswith("http") else ""
         out.print(f"MLflow       segbench compare {paths.root}{at}", highlight=False, soft_wrap=True)
     out.print(f"Optuna       optuna-dashboard {paths.study}", highlight=False, soft_wrap=True)
+    if paths.uri is not None:
+        out.print(f"elsewhere    segbench report {paths.uri}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -144,7 +144,9 @@ def test_a_sweep_without_photographs_is_the_sweep_at_home(
         paths = sweep(file, place)
     assert results(paths) == at_home
     assert len([line for line in asked if "GET" in line and ".arrow" in line]) == 1
-    assert "packed data at s3://" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "packed data at s3://" in told
+    assert f"elsewhere    segbench report {place}/photos\n" in told
     move_to("another head", tmp_path, monkeypatch)
     assert results(sweep(file, place)) == at_home
 

@@ -29,6 +29,7 @@ class StageView:
     records: dict[int, TrialRecord] = field(default_factory=dict)
     running: dict[int, TrialRecord] = field(default_factory=dict)
     counts: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    best: TrialRecord | None = None
     epochs: int = 0
 
     def update(self, record: TrialRecord) -> TrialRecord | None:
@@ -60,7 +61,6 @@ class SweepView:
         self._work = work
         self._goal = goal
         self._stages: dict[str, StageView] = defaultdict(StageView)
-        self._best: dict[str, TrialRecord] = {}
         self._concurrency = 1
         self._seconds = 0.0
 
@@ -70,10 +70,11 @@ class SweepView:
 
     def update(self, record: TrialRecord, stage: str) -> TrialRecord | None:
         """Take in a trial's news and return what was known of it before; costs the same for any number of trials."""
-        before = self._stages[stage].update(record)
+        view = self._stages[stage]
+        before = view.update(record)
         self._seconds += record.seconds - (before.seconds if before else 0.0)
-        if self._rank(record) > self._rank(self._best.get(stage)):
-            self._best[stage] = record
+        if self._rank(record) > self._rank(view.best):
+            view.best = record
         self._concurrency = max(self._concurrency, sum(len(view.running) for view in self._stages.values()))
         return before
 
@@ -101,7 +102,7 @@ class SweepView:
     @property
     def best(self) -> TrialRecord | None:
         """The trial with the best score so far; the first of equals."""
-        return self._best.get(self.stage)
+        return self._now.best
 
     @property
     def epochs_left(self) -> float:

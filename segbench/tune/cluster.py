@@ -117,7 +117,7 @@ def _without_dashboard() -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[module]
+        sys.modules.pop(module, None)
         if before is not None:
             sys.modules[module] = before
 

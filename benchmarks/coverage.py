@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from simulated_segmentations import draw_images, true_miou
 
-from segbench.report import statistics
+from segbench.results import statistics
 
 
 def repeat(num_images: int, num_seeds: int, repetitions: int, resamples: int, truth: float) -> dict[str, float]:

@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
 from segbench.data import SegmentationData, open_data
 from segbench.data.streets import make_street
 from segbench.training.batches import Samples

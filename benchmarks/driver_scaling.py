@@ -91,13 +91,13 @@ def ours(sizes: list[int]) -> dict[int, Costs]:
     """Return the costs by size."""
     from rich.console import Console
 
-    from segbench.ledger import Ledger
-    from segbench.records import Decision, EpochReport
-    from segbench.report.estimate import ExpectedWork, SweepView
-    from segbench.report.progress import LineProgress
+    from segbench.core.ledger import Ledger
+    from segbench.core.records import Decision, EpochReport
     from segbench.search.policy import SearchPolicy
     from segbench.search.queue import LedgerQueue
     from segbench.spec.load import load_spec
+    from segbench.terminal.estimate import ExpectedWork, SweepView
+    from segbench.terminal.progress import LineProgress
 
     found = {}
     with tempfile.TemporaryDirectory() as name:

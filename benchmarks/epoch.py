@@ -30,9 +30,9 @@ from peers_data import (
     training_files,
 )
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.records import TrainContext
 from segbench.data import open_data
-from segbench.records import TrainContext
 from segbench.training.learner import Learner
 from segbench.training.loop import train
 

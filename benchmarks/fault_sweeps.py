@@ -16,9 +16,9 @@ from pathlib import Path
 from chaos.killing import kill_tree
 from running import SYNTHETIC
 
-from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths
-from segbench.records import TrialRecord
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import SweepPaths
+from segbench.core.records import TrialRecord
 from segbench.spec.load import load_spec
 
 ROOT = Path(__file__).resolve().parent.parent

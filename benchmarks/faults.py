@@ -131,7 +131,7 @@ def miss_mlflow(fault: str, calm: Scores) -> Row:
         sweep.finish()
         sweep.happened.append(sweep.said[sweep.said.index("Nothing is lost") :])
         with server(sweep.folder, port):
-            command = [sys.executable, "-m", "segbench.cli", "mlflow", "sync", str(sweep.paths.root)]
+            command = [sys.executable, "-m", "segbench", "mlflow", "sync", str(sweep.paths.root)]
             synced = subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
             assert_all_points(sweep.paths, port)
         sweep.happened.append(f"then `segbench mlflow sync`: {first_line(synced.stdout)}: all points there")

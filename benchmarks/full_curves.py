@@ -15,12 +15,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from segbench.folder import open_folder
-from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import SweepPaths
 from segbench.search.sequential import run_sequential
 from segbench.spec.load import load_spec
-from segbench.sweep import Sweep
+from segbench.sweep.folder import open_folder
+from segbench.sweep.stages import Sweep
 from segbench.training.trial import run_trial
 
 TARGET = Path(__file__).parents[1] / "tests" / "search" / "full_curves.csv"

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.data import Split
 from segbench.data.labels import build_lut
 from segbench.data.packed import Recipe, open_packed

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 from chaos.killing import count_events  # noqa: E402
 from chaos.test_mlflow_outage import assert_all_points, free_port, server, sweep  # noqa: E402
 
-from segbench.paths import STAGES, SweepPaths  # noqa: E402
+from segbench.core.paths import STAGES, SweepPaths  # noqa: E402
 
 
 def duration(paths: SweepPaths) -> float:
@@ -53,7 +53,7 @@ def measure(num_events: int | None) -> tuple[float, int]:
             wait_for(paths, 3 * num_events / 4, process)
             stack.enter_context(server(folder, port))
         process.communicate(timeout=300)
-        subprocess.run([sys.executable, "-m", "segbench.cli", "mlflow", "sync", str(paths.root)], check=True)
+        subprocess.run([sys.executable, "-m", "segbench", "mlflow", "sync", str(paths.root)], check=True)
         assert_all_points(paths, port)
         return duration(paths), count_events(paths)
 

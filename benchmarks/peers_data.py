@@ -11,7 +11,7 @@ import peers  # noqa: F401  (before torchvision)
 import torch
 from PIL import Image
 
-from segbench.config import DataConfig
+from segbench.core.config import DataConfig
 from segbench.data import SegmentationData
 from segbench.data.cityscapes import index_folder
 from segbench.data.streets import make_street

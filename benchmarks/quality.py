@@ -104,8 +104,8 @@ def score(training: Training) -> tuple[Training, float, float]:
     """Train, and return the last epoch's mIoU on the validation split and the seconds it took."""
     import torch
 
-    from segbench.config import DataConfig, TrialConfig
-    from segbench.records import TrainContext
+    from segbench.core.config import DataConfig, TrialConfig
+    from segbench.core.records import TrainContext
     from segbench.training.loop import train
 
     torch.set_num_threads(1)

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browsing import open_browser
 from sweep_ledgers import SweepWriter, make_spec, write_tested
 
-from segbench.paths import SweepPaths, atomic_write
-from segbench.records import TrialState
-from segbench.report.page.build import write_report
+from segbench.core.paths import SweepPaths, atomic_write
+from segbench.core.records import TrialState
+from segbench.report.build import write_report
 from segbench.spec.load import dump_spec
 
 

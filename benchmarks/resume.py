@@ -63,7 +63,7 @@ def train_epoch(log: Path, key: str, epoch: int) -> None:
 
 def train(config: Mapping[str, Any], context: Any) -> Iterator[Any]:
     """Train under segbench's contract."""
-    from segbench.records import EpochResult
+    from segbench.core.records import EpochResult
 
     log = Path(context.output).parents[3] / "trained.log"
     for epoch in range(context.epoch + 1, MAX_EPOCHS + 1):
@@ -200,9 +200,9 @@ def summarize_stock(folder: Path, seconds: float, scratch: int) -> tuple[Outcome
 
 def summarize_ours(folder: Path, seconds: float, scratch: int) -> tuple[Outcome, list[Any]]:
     """Read what segbench left."""
+    from segbench.core.ledger import read_ledger
+    from segbench.core.paths import SweepPaths
     from segbench.final.selection import rank_trials
-    from segbench.ledger import read_ledger
-    from segbench.paths import SweepPaths
     from segbench.search.asha import Rungs
     from segbench.spec.plan import rung_epochs
 

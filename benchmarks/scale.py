@@ -3,13 +3,12 @@
     python benchmarks/scale.py                # an hour of a real cluster in some minutes
     python benchmarks/scale.py --quick        # 50 workers, 300 trials
 
-A whole sweep runs through :class:`segbench.sweep.Sweep`: search policy, Optuna study, ASHA, queue, ledger, progress,
-tables. Only the executor is simulated: each of its workers trains epochs of known length in simulated time, and the
-driver is asked and told in the order in which that happens, one call after another as Tune does it. A decision is an
-answer to a worker: the next trial's configuration, or go on or stop after an epoch. The rate is decisions over the
-wall time inside those calls, writing to disk included. Not in it: Ray's own messages and scheduling, and MLflow, which
-a thread delivers from the ledger (``--mlflow`` runs it beside).
-"""
+A whole sweep runs through :class:`segbench.sweep.stages.Sweep`: search policy, Optuna study, ASHA, queue, ledger,
+progress, tables. Only the executor is simulated: each of its workers trains epochs of known length in simulated time,
+and the driver is asked and told in the order in which that happens, one call after another as Tune does it. A
+decision is an answer to a worker: the next trial's configuration, or go on or stop after an epoch. The rate is
+decisions over the wall time inside those calls, writing to disk included. Not in it: Ray's own messages and
+scheduling, and MLflow, which a thread delivers from the ledger (``--mlflow`` runs it beside)."""
 
 import cProfile
 import heapq
@@ -31,9 +30,9 @@ from typing import Any, TypeVar
 import driver_scaling
 import measure
 
-from segbench.paths import SweepPaths
-from segbench.records import Assignment, Decision, EpochReport, StageWork, SweepObserver, TrialQueue
-from segbench.sweep import Sweep
+from segbench.core.paths import SweepPaths
+from segbench.core.records import Assignment, Decision, EpochReport, StageWork, SweepObserver, TrialQueue
+from segbench.sweep.stages import Sweep
 
 Answer = TypeVar("Answer")
 
@@ -167,14 +166,14 @@ def sweep(folder: Path, workers: int, trials: int, epoch_s: float, with_mlflow: 
     """Run a sweep; return where time went, and seconds and sizes of what comes at its end and at a restart."""
     from rich.console import Console
 
-    from segbench.folder import open_folder
-    from segbench.ledger import Ledger
-    from segbench.report.estimate import ExpectedWork, SweepView
-    from segbench.report.folder import write_tables
-    from segbench.report.progress import LineProgress
-    from segbench.report.tracking import Tracker
+    from segbench.core.ledger import Ledger
+    from segbench.results.folder import write_tables
     from segbench.search.policy import SearchPolicy
     from segbench.spec.load import load_spec
+    from segbench.sweep.folder import open_folder
+    from segbench.terminal.estimate import ExpectedWork, SweepView
+    from segbench.terminal.progress import LineProgress
+    from segbench.tracking.tracker import Tracker
 
     file = folder / "sweep.yaml"
     file.write_text(driver_scaling.SWEEP.format(trials=trials) + f"mlflow: {{enabled: {str(with_mlflow).lower()}}}\n")

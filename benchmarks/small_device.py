@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.records import EpochResult, TrainContext
 from segbench.models.unet import UNet
-from segbench.records import EpochResult, TrainContext
 from segbench.training.loop import train as train_built_in
 
 DATA = DataConfig(size=(32, 64), num_images=(16, 4, 4))

@@ -60,11 +60,11 @@ def no_op_imports(config: Mapping[str, Any], context: Any) -> Iterator[dict[str,
 
 def run_ours(folder: Path, case: argparse.Namespace) -> float:
     """Return the seconds of a sweep."""
-    from segbench.folder import open_folder
-    from segbench.paths import SweepPaths
-    from segbench.report.tracking import Tracker
+    from segbench.core.paths import SweepPaths
     from segbench.spec.load import load_spec
-    from segbench.sweep import Sweep
+    from segbench.sweep.folder import open_folder
+    from segbench.sweep.stages import Sweep
+    from segbench.tracking.tracker import Tracker
     from segbench.tune.cluster import connect
     from segbench.tune.run import run_on_ray
 

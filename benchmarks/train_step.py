@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.training.learner import Learner
 
 NUM_CLASSES = 8

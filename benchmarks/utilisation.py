@@ -20,9 +20,9 @@ from pathlib import Path
 
 import measure
 
-from segbench.ledger import read_ledger
-from segbench.paths import STAGES, SweepPaths
-from segbench.records import TrialRecord
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import STAGES, SweepPaths
+from segbench.core.records import TrialRecord
 
 
 @dataclass(frozen=True)

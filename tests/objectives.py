@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segbench.records import EpochResult, TrainContext
-from segbench.seeding import derive_seed
+from segbench.core.records import EpochResult, TrainContext
+from segbench.core.seeding import derive_seed
 
 
 def score_at(config: Mapping[str, Any], seed: int, epoch: int) -> float:

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from optuna.distributions import FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
-from segbench.report.statistics import Resamples, adjust_p_values, bootstrap_miou, compare, interval
-from segbench.seeding import derive_seed
+from segbench.core.seeding import derive_seed
+from segbench.results.statistics import Resamples, adjust_p_values, bootstrap_miou, compare, interval
 
 METRIC, LOW, HIGH = "val/miou", 1e-4, 1e-2
 RUNGS, FACTOR, TOP_K = (1, 3, 9), 3, 1

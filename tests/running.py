@@ -8,13 +8,13 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from segbench.folder import open_folder
-from segbench.ledger import read_ledger
-from segbench.paths import Stage, SweepPaths
-from segbench.records import StageWork, TrialRecord
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import Stage, SweepPaths
+from segbench.core.records import StageWork, TrialRecord
 from segbench.search.sequential import run_sequential
 from segbench.spec.load import LoadedSpec, load_spec
-from segbench.sweep import Executor, Sweep
+from segbench.sweep.folder import open_folder
+from segbench.sweep.stages import Executor, Sweep
 from segbench.training.trial import TrialJob, run_trial
 from segbench.tune.run import run_on_ray
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from simulated_segmentations import draw_images
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.ledger import Ledger
+from segbench.core.paths import Stage, SweepPaths, atomic_write
+from segbench.core.records import Assignment, Confusion, EpochRecord, TrialState
 from segbench.data import open_data
 from segbench.final.images import ImageResults, encode_label_map, write_image_results
-from segbench.ledger import Ledger
-from segbench.paths import Stage, SweepPaths, atomic_write
-from segbench.records import Assignment, Confusion, EpochRecord, TrialState
 from segbench.spec.load import dump_spec
 from segbench.spec.schema import SweepSpec
 from segbench.training.metrics import class_iou, mean_of_present

@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sweep_ledgers import SweepWriter
 
-from segbench.report.tracking import SyncResult, sync, tracking_uri
 from segbench.spec.schema import SweepSpec
+from segbench.tracking.tracker import SyncResult, sync, tracking_uri
 
 
 class Server:

@@ -1,1 +1,4 @@
-"""From one machine to a cluster: checking its file, and sweeps on it; thin over Ray's own commands."""
+"""FROM ONE MACHINE TO MANY: checking a cluster file, and sweeps on it; thin over Ray's own commands.
+
+May import core to tracking; knows no training.
+"""

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from segbench.errors import UserError
+from segbench.core.errors import UserError
 
 MAX_MB = 100
 """Ray refuses more in a job's working directory."""
@@ -50,7 +50,7 @@ def pack_code(root: Path, target: Path) -> None:
         UserError: there is no segbench in it, or it is too large for Ray.
     """
     files = list_code(root)
-    if Path("segbench/sweep.py") not in files:
+    if Path("segbench/sweep/stages.py") not in files:
         raise UserError(f"{root} is no checkout of segbench; submit from there, with your own modules beside segbench/")
     sizes = {name: (root / name).stat().st_size / 1e6 for name in files}
     if sum(sizes.values()) > MAX_MB:

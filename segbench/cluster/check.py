@@ -13,7 +13,7 @@ from segbench.cluster.fit import check_fit, is_local, storage_of
 from segbench.cluster.kubernetes import check_crd, check_rayjob
 from segbench.cluster.rules import LOCK, check_launch, check_secrets, locked_versions
 from segbench.cluster.tracking import check_metadata, describe_tracking
-from segbench.errors import SpecError, StorageError
+from segbench.core.errors import SpecError, StorageError
 from segbench.spec.load import LoadedSpec, load_spec, packed_place
 from segbench.spec.problems import Problem
 

@@ -14,9 +14,9 @@ from segbench.cluster.check import Checked
 from segbench.cluster.file import ClusterFile
 from segbench.cluster.head import DASHBOARD, job_id
 from segbench.cluster.tracking import is_on_head
-from segbench.errors import SegbenchError, UserError
+from segbench.core.errors import SegbenchError, UserError
+from segbench.core.versions import commit
 from segbench.spec.load import load_spec
-from segbench.versions import commit
 
 CODE = "~/.segbench/code"
 """Where the code is on the head; replaced by each submission."""
@@ -62,7 +62,7 @@ class RemoteSweep:
         """Print the state of the job, of the nodes and of the sweep's trials."""
         self._execute(
             f"ray job status --address {DASHBOARD} {job_id(self.name)}; ray status; "
-            f"cd {CODE} && python -m segbench.cli status {shlex.quote(self.folder)}"
+            f"cd {CODE} && python -m segbench status {shlex.quote(self.folder)}"
         )
 
     def stop(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segbench.cluster.instances import find_instance
-from segbench.errors import SpecError
+from segbench.core.errors import SpecError
 from segbench.spec.problems import KeyPath, Problem
 from segbench.spec.source import Source, read_source
 from segbench.tune.launcher import complete_config

@@ -19,10 +19,10 @@ from typing import Literal
 from segbench.cluster.mlflow_head import head_server
 from segbench.cluster.tracking import is_on_head
 from segbench.cluster.tunnel import tunnel
-from segbench.errors import SegbenchError, StateError, UserError
-from segbench.paths import SweepPaths, atomic_path
-from segbench.storage.address import is_bucket, sweep_paths
-from segbench.storage.mirror import view
+from segbench.core.address import is_bucket, sweep_paths
+from segbench.core.errors import SegbenchError, StateError, UserError
+from segbench.core.paths import SweepPaths, atomic_path
+from segbench.storage.mirror import fetch_sweep
 
 DASHBOARD = "http://127.0.0.1:8265"
 SETUP = Path("~/.segbench/requirements.lock")
@@ -91,7 +91,7 @@ def pack(folder: str, target: Path) -> None:
     """
     paths = sweep_paths(folder if is_bucket(folder) else str(Path(folder).expanduser()), "views")
     if paths.uri is not None:
-        view(paths)
+        fetch_sweep(paths)
     if not paths.spec.is_file():
         raise StateError(f"{folder} holds no sweep yet (no sweep.yaml in it)")
     with atomic_path(target.expanduser()) as temporary, tarfile.open(temporary, "w:gz") as archive:

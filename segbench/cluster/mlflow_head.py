@@ -10,10 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from segbench.errors import UserError
-from segbench.mlflow_server import PORT, answers, end_server, start_server, wait_for_server
-from segbench.paths import atomic_write
-from segbench.storage.address import is_bucket, join
+from segbench.core.address import is_bucket, join
+from segbench.core.errors import UserError
+from segbench.core.paths import atomic_write
+from segbench.tracking.server import PORT, answers, end_server, start_server, wait_for_server
 
 NOTE = "mlflow_server.json"
 """In the head's folder: which server was started, and with what."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from segbench.cluster.file import ClusterFile
+from segbench.core.address import what_is_wrong
 from segbench.spec.problems import KeyPath, Problem
-from segbench.storage.address import what_is_wrong
 
 LOCK = "requirements.lock"
 TOKEN = "~/.ray/auth_token"

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from segbench.cluster.mlflow_head import NOTE
-from segbench.errors import UserError
+from segbench.core.errors import UserError
 
 RAY_PORT = 8265
 """Of Ray's dashboard, on the head."""

@@ -1,6 +1,6 @@
-"""What is trained on: labels, files in the Cityscapes layout, generated streets, packed arrays, augmentation.
+"""WHAT IS TRAINED ON: labels, files in the Cityscapes layout, generated streets, packed arrays, augmentation.
 
-Importing this package imports no torch; only :mod:`segbench.data.augment` does.
+May import core, storage and models. Importing it imports no torch; only :mod:`segbench.data.augment` does.
 """
 
 from segbench.data.dataset import (

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segbench.core.errors import DataError
 from segbench.data.labels import LICENSE_PLATE, VOID_IDS
 from segbench.data.splits import SPLIT_NAMES, Scene
-from segbench.errors import DataError
 
 IMAGES = "leftImg8bit"
 IMAGE_SUFFIX = "_leftImg8bit.png"

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segbench.config import DataConfig
+from segbench.core.address import cache_root, is_bucket
+from segbench.core.config import DataConfig
+from segbench.core.errors import DataError, StorageError
 from segbench.data.cityscapes import check_files
 from segbench.data.labels import Color, build_lut
 from segbench.data.packed import SUFFIX, PackedSet, find_packed, open_packed
 from segbench.data.recipes import has_source, make_plan, set_name
 from segbench.data.shelf import Card, Shelf, advice, at
 from segbench.data.splits import SPLIT_NAMES
-from segbench.errors import DataError, StorageError
-from segbench.storage.address import cache_root, is_bucket
 
 MIN_SIZE_PX = 16
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segbench.errors import DataError
+from segbench.core.errors import DataError
 
 Color = tuple[int, int, int]
 

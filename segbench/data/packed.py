@@ -24,10 +24,10 @@ import pyarrow as pa
 from filelock import FileLock
 from tqdm import tqdm
 
+from segbench.core.errors import DataError
+from segbench.core.paths import atomic_path
 from segbench.data.labels import LABELS
 from segbench.data.splits import SPLIT_NAMES, SplitName
-from segbench.errors import DataError
-from segbench.paths import atomic_path
 
 FORMAT_VERSION = 3
 CHUNK = 64

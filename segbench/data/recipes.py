@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench.config import DataConfig
+from segbench.core.config import DataConfig
+from segbench.core.errors import DataError
+from segbench.core.seeding import derive_seed
 from segbench.data.cityscapes import IMAGES, ImagePair, fingerprint, index_folder, read_pair
 from segbench.data.packed import FORMAT_VERSION, Recipe, UInt8Array
 from segbench.data.splits import SPLIT_NAMES, Partition, Scene, SplitName, limit_partition, split_scenes
 from segbench.data.streets import GENERATOR_VERSION, make_street
-from segbench.errors import DataError
-from segbench.seeding import derive_seed
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from segbench.config import DataConfig
+from segbench.core.config import DataConfig
+from segbench.core.errors import StateError
+from segbench.core.paths import atomic_write
 from segbench.data.dataset import DataFacts, describe_data
 from segbench.data.packed import SUFFIX
 from segbench.data.shelf import Shelf
-from segbench.errors import StateError
-from segbench.paths import atomic_write
 
 
 def read_record(path: Path) -> dict[str, object]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from segbench.core.address import is_bucket
+from segbench.core.errors import DataError
+from segbench.core.paths import atomic_path
 from segbench.data.packed import SUFFIX, PackedSet, check_space, map_packed, open_made, packed_path
-from segbench.errors import DataError
-from segbench.paths import atomic_path
-from segbench.storage.address import is_bucket
 from segbench.storage.bucket import Bucket
 
 _ASK_S = 5.0

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from segbench.errors import DataError
-from segbench.seeding import derive_seed
+from segbench.core.errors import DataError
+from segbench.core.seeding import derive_seed
 
 SplitName = Literal["train", "val", "test"]
 SplitMethod = Literal["official", "pooled", "by-city"]

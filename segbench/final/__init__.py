@@ -1,1 +1,4 @@
-"""Choosing the finalists and confirming them."""
+"""CHOOSING AND CONFIRMING: finalists, retraining, the test split, what a model costs, export.
+
+May import core, data, models and training; not tune, which runs its lists like any other.
+"""

@@ -1,7 +1,5 @@
 """The test stage: the test split is read once, by the model that validation chose."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +9,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import DataError, UserError
+from segbench.core.paths import atomic_path, atomic_write
+from segbench.core.records import EpochResult, TrainContext
 from segbench.data import SegmentationData, Split, open_data
 from segbench.data.labels import IGNORE_INDEX
-from segbench.errors import DataError, UserError
 from segbench.final.cost import measure_cost
 from segbench.final.images import ImageResults, encode_label_map, write_image_results
 from segbench.final.model import LoadedModel, Pixels, load_model
-from segbench.paths import atomic_path, atomic_write
-from segbench.records import EpochResult, TrainContext
+from segbench.training.class_tables import class_tables
 from segbench.training.confusion import count_pixels
 from segbench.training.metrics import (
     NUM_LABELS,
     Counts,
     as_confusion,
-    class_f1,
-    class_iou,
-    class_precision,
-    class_recall,
     group_rows,
     metrics_from_confusion,
 )
@@ -181,15 +176,8 @@ def write_png(pixels: Pixels, path: Path) -> None:
 
 def write_tables(confusion: Counts, groups: Sequence[str], folder: Path) -> None:
     """Write ``confusion.csv`` (pixels; row: truth, column: prediction) and ``classes.csv`` (a row a class)."""
-    rows = [[group, *map(str, counts)] for group, counts in zip(groups, confusion.tolist(), strict=True)]
-    _write_csv(folder / "confusion.csv", ["truth", *groups], rows)
-    columns = (class_iou(confusion), class_precision(confusion), class_recall(confusion), class_f1(confusion))
-    ratios = np.stack(columns, axis=1).tolist()
-    rows = [
-        [group, *("" if value != value else repr(value) for value in values), str(pixels)]
-        for group, values, pixels in zip(groups, ratios, confusion.sum(axis=1).tolist(), strict=True)
-    ]
-    _write_csv(folder / "classes.csv", ["group", "iou", "precision", "recall", "f1", "pixels"], rows)
+    for name, text in class_tables(confusion, groups).items():
+        atomic_write(folder / name, text)
 
 
 def write_examples(model: LoadedModel, data: SegmentationData, folder: Path) -> None:
@@ -202,9 +190,3 @@ def write_examples(model: LoadedModel, data: SegmentationData, folder: Path) -> 
         hidden = np.where(truth == IGNORE_INDEX, truth, prediction)  # what does not count is black in both
         panel = np.concatenate([image, model.colorize(truth), model.colorize(hidden)], axis=1)
         write_png(panel, folder / f"{data.test.names[index]}.png")
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    atomic_write(path, text.getvalue())

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from segbench.errors import SegbenchError, UserError
+from segbench.core.errors import SegbenchError, UserError
 from segbench.final.model import LoadedModel, Pixels, load_model
 from segbench.models.pretrained import quiet
 from segbench.training.batches import MEAN, STD, normalise, to_images

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from segbench.paths import atomic_path
+from segbench.core.paths import atomic_path
 
 IMAGES_FILE = "images.parquet"
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
+from segbench.core.errors import CheckpointError
 from segbench.data.labels import IGNORED_IDS, Color
-from segbench.errors import CheckpointError
 from segbench.models import build_model
 from segbench.training.batches import normalise, to_device, to_images
 from segbench.training.checkpoint import MODEL_FILE, load_model_files

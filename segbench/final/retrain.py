@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segbench.records import Assignment, TrialRecord, TrialState
-from segbench.seeding import derive_seed
+from segbench.core.records import Assignment, TrialRecord, TrialState
+from segbench.core.seeding import derive_seed
 
 
 def plan_retraining(finalists: Sequence[TrialRecord], num_seeds: int, epochs: int, sweep_seed: int) -> list[Assignment]:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from segbench.records import Goal, TrialRecord, TrialState
+from segbench.core.records import Goal, TrialRecord, TrialState
 
 _ORDER = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
 

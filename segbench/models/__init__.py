@@ -1,7 +1,7 @@
-"""The registry of model families: what is trained.
+"""A FAMILY A FILE: the registry of model families.
 
-Importing this package imports neither torch nor transformers; a family's module is imported when one of its
-models is built. A new family is one module with a function ``build(config, num_classes)``, one entry in
+May import core only. Importing this package imports neither torch nor transformers; a family's module is imported when
+one of its models is built. A new family is one module with a function ``build(config, num_classes)``, one entry in
 :data:`FAMILIES`, and one line in ``tests/models/test_families.py`` (docs/adding-a-model.md).
 """
 
@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from segbench.config import TrialConfig
-from segbench.errors import CheckpointError
+from segbench.core.config import TrialConfig
+from segbench.core.errors import CheckpointError
 from segbench.models import pretrained
 
 if TYPE_CHECKING:

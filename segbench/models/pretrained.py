@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from segbench.errors import CheckpointError
+from segbench.core.errors import CheckpointError
 
 
 def find_folder(source: str) -> Path | None:

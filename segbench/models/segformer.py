@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, conversion_mapping
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.models import FAMILIES
 from segbench.models.pretrained import load_network
 

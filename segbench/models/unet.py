@@ -7,7 +7,7 @@ normalisation after each convolution.
 import torch
 from torch import Tensor, nn
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 
 
 class UNet(nn.Module):

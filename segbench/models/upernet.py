@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ConvNextBackbone, ConvNextConfig, UperNetConfig, UperNetForSemanticSegmentation
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.models import FAMILIES
 from segbench.models.pretrained import load_network
 

@@ -1,1 +1,4 @@
-"""Saying what happened: reads records from disk, can be made again."""
+"""THE PAGE: Vega-Lite specifications, pictures and markup in one HTML file.
+
+May import core to results, and search for the rungs; reads a sweep's folder and can be made again.
+"""

@@ -10,7 +10,7 @@ A trial's score at a rung is the best it has had up to there, because the best e
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 
-from segbench.records import EpochRecord, Goal, TrialRecord, best_epoch
+from segbench.core.records import EpochRecord, Goal, TrialRecord, best_epoch
 
 
 def passes_rung(score: float, others: Iterable[float], reduction_factor: int, goal: Goal) -> bool:

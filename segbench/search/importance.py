@@ -11,7 +11,7 @@ from optuna.importance import (
     get_param_importances,
 )
 
-from segbench.records import Goal, TrialRecord
+from segbench.core.records import Goal, TrialRecord
 from segbench.search.study import as_distribution
 from segbench.spec.space import Constant, Space, Transformed
 

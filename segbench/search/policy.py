@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segbench.errors import SpecError
-from segbench.records import Assignment, Scalar, TrialRecord, rung_reason
+from segbench.core.errors import SpecError
+from segbench.core.records import Assignment, Scalar, TrialRecord, rung_reason
+from segbench.core.seeding import derive_seed
 from segbench.search.asha import Rungs
 from segbench.search.study import Study
-from segbench.seeding import derive_seed
 from segbench.spec.plan import rung_epochs
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space, baseline_params, build_config

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from segbench.errors import DiskFullError, SegbenchError
-from segbench.failures import GiveUp, StopSweep, respond
-from segbench.ledger import Ledger
-from segbench.records import (
+from segbench.core.errors import DiskFullError, SegbenchError
+from segbench.core.failures import GiveUp, StopSweep, respond
+from segbench.core.ledger import Ledger
+from segbench.core.records import (
     Assignment,
     Decision,
     EpochRecord,
@@ -81,7 +81,7 @@ class FixedList:
 
 
 class LedgerQueue:
-    """The :class:`segbench.records.TrialQueue` of every stage.
+    """The :class:`segbench.core.records.TrialQueue` of every stage.
 
     Args:
         ledger: durable state of the stage.

@@ -6,8 +6,8 @@ The Ray executor is right when it makes the same decisions as this one for one w
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 
-from segbench.failures import classify
-from segbench.records import Decision, EpochReport, Failure, Job, StageWork
+from segbench.core.failures import classify
+from segbench.core.records import Decision, EpochReport, Failure, Job, StageWork
 
 
 def run_sequential(

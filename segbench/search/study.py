@@ -25,11 +25,11 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from segbench.errors import DiskFullError
-from segbench.paths import is_disk_full
-from segbench.records import Goal, Scalar, TrialRecord, TrialState
+from segbench.core.errors import DiskFullError
+from segbench.core.paths import is_disk_full
+from segbench.core.records import Goal, Scalar, TrialRecord, TrialState
+from segbench.core.seeding import derive_seed
 from segbench.search.window import Window
-from segbench.seeding import derive_seed
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space, Transformed
 

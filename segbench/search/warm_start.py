@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from segbench.records import Goal, Scalar, TrialRecord, TrialState
+from segbench.core.records import Goal, Scalar, TrialRecord, TrialState
 from segbench.spec.domains import Domain, is_number
 from segbench.spec.space import Constant, Integer, Real, Space, Transformed
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segbench.records import Scalar
+from segbench.core.address import PACKED, is_bucket, what_is_wrong
+from segbench.core.records import Scalar
 from segbench.spec.distributions import EntryError
 from segbench.spec.fields import check_name, check_together, check_value
 from segbench.spec.problems import KeyPath, Problem, listed, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
 from segbench.spec.space import Space, flatten
-from segbench.storage.address import PACKED, is_bucket, what_is_wrong
 
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 """Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""

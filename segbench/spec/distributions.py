@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from segbench.records import Scalar
+from segbench.core.records import Scalar
 from segbench.spec.domains import (
     Categorical,
     Constant,

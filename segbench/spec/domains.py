@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from statistics import NormalDist
 
-from segbench.records import Scalar
+from segbench.core.records import Scalar
 
 Number = int | float
 

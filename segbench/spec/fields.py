@@ -8,8 +8,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from segbench.config import TrialConfig
-from segbench.records import Scalar
+from segbench.core.config import TrialConfig
+from segbench.core.records import Scalar
 from segbench.spec.distributions import EntryError
 from segbench.spec.domains import Categorical, Constant, Domain, Integer, Real
 from segbench.spec.problems import KeyPath, expectation, explain, show, unknown

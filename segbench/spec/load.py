@@ -12,16 +12,16 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from segbench.config import TrialConfig
-from segbench.errors import SpecError
+from segbench.core.address import PACKED, is_bucket, join
+from segbench.core.config import TrialConfig
+from segbench.core.errors import SpecError
 from segbench.spec.checks import check_spec
 from segbench.spec.fields import FIELDS, field_value
 from segbench.spec.parse import parse_space
 from segbench.spec.problems import KeyPath, Problem, explain, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, RENAMED, SweepSpec, section_keys, sections
-from segbench.spec.source import Source, read_source
+from segbench.spec.source import Source, make_source, read_source
 from segbench.spec.space import Space
-from segbench.storage.address import PACKED, is_bucket, join
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,29 @@ def load_spec(path: Path, overrides: Sequence[str] = (), is_remote: bool = False
     Raises:
         SpecError: a line for each mistake, ``file:line key: what was given, what is allowed``.
     """
-    source = read_source(path, overrides)
+    return _load(read_source(path, overrides), is_remote)
+
+
+def spec_from(content: Mapping[str, Any] | SweepSpec, overrides: Sequence[str] = ()) -> LoadedSpec:
+    """Return a sweep that was not written to a file; it is checked like one.
+
+    Args:
+        content: what the file would say, as nested mappings; or a spec.
+        overrides: as of :func:`load_spec`.
+
+    Raises:
+        SpecError: a line for each mistake, ``sweep key: what was given, what is allowed``.
+    """
+    tree = spec_content(content) if isinstance(content, SweepSpec) else content
+    return _load(make_source(tree, overrides), is_remote=False)
+
+
+def override(key: str, value: Any) -> str:
+    """Return the ``--set`` argument that gives ``key`` a value: ``scheduler.max_epochs=5``."""
+    return f"{key}={json.dumps(value)}"
+
+
+def _load(source: Source, is_remote: bool) -> LoadedSpec:
     tree = _normalised(source.tree)
     spec, problems = _validate(tree)
     is_built_in = tree.get("train", BUILT_IN_TRAIN) == BUILT_IN_TRAIN
@@ -86,13 +108,17 @@ def _with_packed(spec: SweepSpec) -> SweepSpec:
 
 def dump_spec(spec: SweepSpec) -> str:
     """Return ``spec`` as YAML with every key written out; reading it again gives an equal spec."""
-    # `data` and `training` would be refused beside a training function of the user's
-    content = spec.model_dump(mode="json", exclude=None if spec.is_segmentation else {"data", "training"})
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 110
     stream = io.StringIO()
-    yaml.dump(_quoted(content), stream)
+    yaml.dump(_quoted(spec_content(spec)), stream)
     return stream.getvalue()
+
+
+def spec_content(spec: SweepSpec) -> dict[str, Any]:
+    """Return what a file of ``spec`` says, every key written out."""
+    # `data` and `training` would be refused beside a training function of the user's
+    return spec.model_dump(mode="json", exclude=None if spec.is_segmentation else {"data", "training"})
 
 
 def _quoted(value: Any) -> Any:

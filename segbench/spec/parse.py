@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from segbench.config import TrialConfig
-from segbench.records import Scalar
+from segbench.core.config import TrialConfig
+from segbench.core.records import Scalar
 from segbench.spec.distributions import EntryError, parse_domain
 from segbench.spec.domains import Constant, Domain, is_same
 from segbench.spec.fields import FIELDS, check_name, check_value, clashes, fit_domain

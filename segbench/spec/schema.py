@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from segbench.config import DataConfig, TrialConfig
-from segbench.paths import is_safe_name
-from segbench.records import Goal
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.paths import is_safe_name
+from segbench.core.records import Goal
 from segbench.spec.kinds import DISTRIBUTIONS
 
 BUILT_IN_TRAIN = "segbench.training.loop:train"

@@ -1,5 +1,6 @@
 """The sweep file as text: YAML 1.2 with line numbers, and ``--set`` on top of it."""
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from segbench.errors import SpecError
+from segbench.core.address import without_secret
+from segbench.core.errors import SpecError
 from segbench.spec.problems import KeyPath, Problem, dotted, show
-from segbench.storage.address import without_secret
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ class Source:
     overrides: Mapping[KeyPath, str]
 
     def where(self, path: KeyPath) -> str:
-        """Return ``file:line``, or ``--set a.b=value`` for what was set there."""
+        """Return ``file:line``, or ``--set a.b=value`` for what was set there; ``sweep`` where there is no file."""
         override = self._override(path)
-        return f"--set {override}" if override else f"{self.path}:{self._line(path)}"
+        if override:
+            return f"--set {override}"
+        return f"{self.path}:{self._line(path)}" if self.lines else str(self.path)
 
     def describe(self, problems: Sequence[Problem]) -> str:
         """Return one line per problem, in the order of the file, those of ``--set`` last."""
@@ -83,6 +86,30 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
     lines: dict[KeyPath, int] = {}
     problems: list[Problem] = []
     tree = _plain(content, (), lines, problems)
+    return _overridden(path, tree, lines, problems, overrides)
+
+
+def make_source(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> Source:
+    """Return nested mappings as if they had been read from a file, and apply ``--set`` arguments.
+
+    Raises:
+        SpecError: a value that a file cannot hold, or an override without meaning.
+    """
+    path = Path("sweep")
+    try:
+        text = json.dumps(content)
+    except (TypeError, ValueError) as error:
+        raise SpecError(
+            f"{path}: holds what a sweep file cannot say ({error}); give mappings, lists, texts and numbers"
+        ) from error
+    problems: list[Problem] = []
+    tree = _plain(_parse(path, text), (), {}, problems)
+    return _overridden(path, tree, {}, problems, overrides)
+
+
+def _overridden(
+    path: Path, tree: Any, lines: dict[KeyPath, int], problems: list[Problem], overrides: Sequence[str]
+) -> Source:
     origins: dict[KeyPath, str] = {}
     for text in overrides:
         key, value = _override(text)

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from segbench.config import TrialConfig
-from segbench.errors import SpecError
-from segbench.records import Params, Scalar
+from segbench.core.config import TrialConfig
+from segbench.core.errors import SpecError
+from segbench.core.records import Params, Scalar
 from segbench.spec.domains import (
     Categorical,
     Constant,

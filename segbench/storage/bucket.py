@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from segbench.errors import StorageError
-from segbench.paths import atomic_path, is_disk_full
+from segbench.core.errors import StorageError
+from segbench.core.paths import atomic_path, is_disk_full
 
 T = TypeVar("T")
 Item = TypeVar("Item")

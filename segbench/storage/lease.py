@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench.errors import StateError, StorageError
+from segbench.core.errors import StateError, StorageError
 from segbench.storage.bucket import Bucket
 
 LEASE_S = 30.0

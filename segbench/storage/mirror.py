@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from segbench.errors import SegbenchError, StorageError, UserError
-from segbench.ledger import read_ledger
-from segbench.paths import STAGES, Stage, SweepPaths, atomic_write
-from segbench.records import TrialRecord
+from segbench.core.errors import SegbenchError, StorageError, UserError
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import STAGES, Stage, SweepPaths, atomic_write
+from segbench.core.records import TrialRecord
 from segbench.storage.bucket import Bucket, Entry
 from segbench.storage.lease import CLAIMS, LEASE_S, Lease
 from segbench.storage.segments import Publisher, join, list_segments, read_lines
@@ -255,7 +255,7 @@ class Copy:
                 yield name
 
 
-def view(paths: SweepPaths, with_results: bool = True) -> SweepPaths:
+def fetch_sweep(paths: SweepPaths, with_results: bool = True) -> None:
     """Bring a sweep in a bucket to this machine, as it is now, for those who only read.
 
     Args:
@@ -275,7 +275,6 @@ def view(paths: SweepPaths, with_results: bool = True) -> SweepPaths:
                 atomic_write(paths.ledger(stage), content.decode())
     except StorageError as error:
         raise UserError(str(error)) from error
-    return paths
 
 
 def _is_shared(name: str) -> bool:

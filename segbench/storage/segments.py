@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from segbench.errors import StateError, StorageError
+from segbench.core.errors import StateError, StorageError
 from segbench.storage.bucket import Bucket
 
 GROUP = 200

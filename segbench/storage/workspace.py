@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from segbench.errors import StorageError
-from segbench.storage.address import cache_root, is_bucket
+from segbench.core.address import cache_root, is_bucket
+from segbench.core.errors import StorageError
 from segbench.storage.bucket import Bucket
 
 MANIFEST = "state.json"

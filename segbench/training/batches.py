@@ -8,11 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
+from segbench.core.seeding import derive_seed
 from segbench.data import Split
 from segbench.data.augment import as_batch, augment
 from segbench.data.labels import IGNORE_INDEX, LABELS
-from segbench.seeding import derive_seed
 from segbench.training.feed import Indices, feed
 
 MEAN = (0.485, 0.456, 0.406)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.errors import CheckpointError
-from segbench.paths import atomic_path, atomic_write
+from segbench.core.errors import CheckpointError
+from segbench.core.paths import atomic_path, atomic_write
 from segbench.training.state_json import decode, encode
 
 if TYPE_CHECKING:

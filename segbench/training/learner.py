@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segbench.config import TrialConfig
-from segbench.errors import CheckpointError
+from segbench.core.config import TrialConfig
+from segbench.core.errors import CheckpointError
 from segbench.models import build_model
 from segbench.training.batches import count_valid, normalise
 from segbench.training.ema import AveragedModel

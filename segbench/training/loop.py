@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
+from segbench.core.errors import CheckpointError, NonFiniteError, UserError
+from segbench.core.records import EpochResult, Goal, TrainContext
+from segbench.core.seeding import derive_seed
 from segbench.data import SegmentationData, cache_folder, open_data
-from segbench.errors import CheckpointError, NonFiniteError, UserError
-from segbench.records import EpochResult, Goal, TrainContext
-from segbench.seeding import derive_seed
 from segbench.training import checkpoint
 from segbench.training.batches import Samples, epoch_batches
 from segbench.training.learner import Learner

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.data.labels import IGNORE_INDEX
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]

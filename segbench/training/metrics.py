@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from segbench.core.records import Confusion
 from segbench.data.labels import EVALUATED_CATEGORIES, IGNORE_INDEX, LABELS, official_lut
-from segbench.records import Confusion
 
 Counts = npt.NDArray[np.int64]
 
@@ -35,9 +35,21 @@ def group_rows(by_label: npt.ArrayLike, lut: npt.NDArray[np.uint8]) -> Counts:
 
 
 def class_iou(confusion: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the IoU of each class, tp / (tp + fp + fn); NaN for one in neither prediction nor truth."""
-    tp, truth, predicted = _margins(confusion)
-    return _ratio(tp, truth + predicted - tp)
+    """Return the IoU of each class; NaN for one in neither prediction nor truth."""
+    return intersection_over_union(*_margins(confusion))
+
+
+def intersection_over_union(
+    tp: npt.ArrayLike, truth: npt.ArrayLike, predicted: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Return tp / (truth + predicted - tp) elementwise, in other words tp / (tp + fp + fn); NaN for 0 / 0.
+
+    Args:
+        tp: pixels of a class that were predicted as it.
+        truth: pixels of the class, same shape.
+        predicted: pixels predicted as the class, same shape.
+    """
+    return _ratio(tp, np.asarray(truth) + np.asarray(predicted) - np.asarray(tp))
 
 
 def class_f1(confusion: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -89,8 +101,8 @@ def official_category_iou(by_label: npt.ArrayLike, groups: Sequence[str]) -> dic
             by_category[category] += row
     columns = [groups.index(name) for name in EVALUATED_CATEGORIES]
     tp = by_category[np.arange(len(columns)), columns]
-    union = by_category.sum(1) + by_category.sum(0)[columns] - tp
-    return dict(zip(EVALUATED_CATEGORIES, _ratio(tp, union).tolist(), strict=True))
+    iou = intersection_over_union(tp, by_category.sum(1), by_category.sum(0)[columns])
+    return dict(zip(EVALUATED_CATEGORIES, iou.tolist(), strict=True))
 
 
 def has_official_categories(groups: Sequence[str], lut: npt.NDArray[np.uint8]) -> bool:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 
 ONE_CYCLE_RISE = 0.3
 """Share of a one-cycle schedule in which the rate rises, if no warm-up is given."""

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from segbench.config import TrialConfig
-from segbench.errors import SegbenchError
-from segbench.failures import classify
-from segbench.paths import atomic_write
-from segbench.records import Cause
+from segbench.core.config import TrialConfig
+from segbench.core.errors import SegbenchError
+from segbench.core.failures import classify
+from segbench.core.paths import atomic_write
+from segbench.core.records import Cause
 from segbench.training.learner import Learner
 from segbench.training.switches import Switches, keep_compiled_code, switches_for
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import UserError
+from segbench.core.paths import atomic_write
 from segbench.data import cache_folder, open_data
-from segbench.errors import UserError
-from segbench.paths import atomic_write
 from segbench.training.feed import RESERVED_SHARE
 from segbench.training.probe import Measurement, Request, look_up, make_request
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -7,7 +7,6 @@ at most one epoch that was recorded, with the same numbers.
 """
 
 import errno
-import importlib
 import logging
 import os
 import shutil
@@ -18,14 +17,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from segbench.config import DataConfig, TrialConfig
-from segbench.errors import CheckpointError, TrialError, UserError
-from segbench.paths import is_disk_full
-from segbench.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import CheckpointError, TrialError
+from segbench.core.paths import is_disk_full
+from segbench.core.records import Assignment, EpochReport, EpochResult, Goal, TrainContext, TrainFunction
 from segbench.storage.workspace import Workspace, open_workspace
 from segbench.training import checkpoint
+from segbench.training.function import load_function
 from segbench.training.memory import keep_freed_memory
 from segbench.training.usage import Usage
 
@@ -54,39 +54,20 @@ class TrialJob:
     num_threads: int = 1
 
 
-def load_function(name: str) -> TrainFunction:
-    """Import ``package.module:function``.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(
-            f"train: {name}: cannot import {module_name!r} ({error}); name an importable module, "
-            "for example one in the current folder or an installed package"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError(
-            f"train: {name}: {module_name!r} has no function {function_name!r}; it has: {', '.join(public)}"
-        )
-    return cast(TrainFunction, function)
-
-
-def run_trial(job: TrialJob) -> Generator[EpochReport, Literal["leave"] | None]:
+def run_trial(job: TrialJob, objective: TrainFunction | None = None) -> Generator[EpochReport, Literal["leave"] | None]:
     """Train ``job`` from its last checkpoint, if there is one, and yield after each epoch.
 
     Closing the generator stops the trial at that epoch. Sending it ``"leave"`` ends it too, once all that continues
     the trial after that epoch is written. When it ends by itself, its ``last/`` checkpoint is removed.
 
+    Args:
+        job: the trial.
+        objective: trains it, in place of the function that ``job.train`` names.
+
     Raises:
         Exception: whatever the training function raises.
     """
-    function = load_function(job.train)
+    function = load_function(job.train) if objective is None else objective
     _set_threads(job.num_threads)
     keep_freed_memory()
     with open_workspace(job.folder) as workspace:

@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from segbench.records import Cause, Decision, Failure
+from segbench.core.records import Cause, Decision, Failure
 from segbench.training.trial import TrialJob
 from segbench.tune.feed import Feed
 from segbench.tune.trainable import FAILURE, JOB, REPORT, NodeDrainedError

@@ -17,8 +17,8 @@ from ray.exceptions import LocalRayletDiedError, NodeDiedError, TaskUnschedulabl
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ruamel.yaml import YAML
 
-from segbench.errors import StorageError, UserError
-from segbench.paths import SweepPaths
+from segbench.core.errors import StorageError, UserError
+from segbench.core.paths import SweepPaths
 from segbench.spec.schema import Budget, Resources
 from segbench.storage.bucket import Bucket
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from segbench.records import Assignment, Decision, EpochReport, Failure, StageWork, TrialQueue, TrialRecord
+from segbench.core.records import Assignment, Decision, EpochReport, Failure, StageWork, TrialQueue, TrialRecord
 from segbench.training.trial import TrialJob
 
 

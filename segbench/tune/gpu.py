@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from segbench.errors import SegbenchError, UserError
+from segbench.core.errors import SegbenchError, UserError
 from segbench.training.sharing import Sharing, no_gpu, strictest
 
 _PATIENCE_S = 900.0

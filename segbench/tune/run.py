@@ -8,8 +8,8 @@ from pathlib import Path
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
-from segbench.errors import SegbenchError
-from segbench.records import StageWork
+from segbench.core.errors import SegbenchError
+from segbench.core.records import StageWork
 from segbench.spec.schema import Budget, Resources
 from segbench.training.trial import TrialJob
 from segbench.tune.adapters import QueueScheduler, QueueSearcher, Watchdog

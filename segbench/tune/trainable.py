@@ -12,8 +12,8 @@ from typing import Any, Literal
 import ray
 from ray.tune import Trainable
 
-from segbench.failures import classify
-from segbench.records import EpochReport
+from segbench.core.failures import classify
+from segbench.core.records import EpochReport
 from segbench.training.memory import free_memory
 from segbench.training.trial import TrialJob, run_trial
 

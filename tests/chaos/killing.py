@@ -17,8 +17,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from running import decisions
 
-from segbench.ledger import read_ledger
-from segbench.paths import STAGES, SweepPaths
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import STAGES, SweepPaths
 from segbench.search.asha import rung_scores
 from segbench.spec.load import load_spec
 from segbench.spec.plan import rung_epochs

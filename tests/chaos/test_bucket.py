@@ -15,8 +15,8 @@ from chaos.test_chaos import unet_file
 from running import SYNTHETIC
 
 from segbench.cli import main
-from segbench.paths import SweepPaths
-from segbench.storage.address import sweep_paths
+from segbench.core.address import sweep_paths
+from segbench.core.paths import SweepPaths
 from segbench.storage.bucket import Bucket
 from segbench.storage.lease import CLAIMS
 

@@ -11,7 +11,7 @@ import pytest
 from chaos.killing import assert_same, count_events, endure, finish, moments
 from running import SYNTHETIC
 
-from segbench.paths import SweepPaths
+from segbench.core.paths import SweepPaths
 
 SEED = int(os.environ.get("SEGBENCH_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
 

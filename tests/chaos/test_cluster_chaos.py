@@ -18,9 +18,9 @@ from chaos.killing import TESTS, TIMEOUT_S
 from ray.cluster_utils import Cluster
 from running import SYNTHETIC
 
-from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths
-from segbench.records import TrialState
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import SweepPaths
+from segbench.core.records import TrialState
 from segbench.search.asha import Rungs
 
 SEED = int(os.environ.get("SEGBENCH_CHAOS_SEED", random.SystemRandom().randrange(10**6)))

@@ -15,8 +15,8 @@ import pytest
 from chaos.killing import TESTS, count_events
 from running import SYNTHETIC
 
-from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import SweepPaths
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -86,7 +86,7 @@ def test_a_server_that_stops_in_the_middle_and_comes_back_has_every_point(tmp_pa
     with server(tmp_path, port):
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
-        command = [sys.executable, "-m", "segbench.cli", "mlflow", "sync", str(paths.root)]
+        command = [sys.executable, "-m", "segbench", "mlflow", "sync", str(paths.root)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         assert_all_points(paths, port)
 
@@ -103,6 +103,6 @@ def test_a_server_that_accepts_and_never_answers_holds_nothing_up(tmp_path: Path
     paths = SweepPaths(tmp_path / "sweep")
     assert paths.leaderboard.exists()
     with server(tmp_path, port):
-        command = [sys.executable, "-m", "segbench.cli", "mlflow", "sync", str(paths.root)]
+        command = [sys.executable, "-m", "segbench", "mlflow", "sync", str(paths.root)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         assert_all_points(paths, port)

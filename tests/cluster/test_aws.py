@@ -23,11 +23,11 @@ from cloud import ENDPOINT, HUB, NET, PATH, REGION, Account, Cloud, open_account
 from machines import ROOT, Machines, change_marked, why_not
 from ruamel.yaml import YAML
 
-from segbench.ledger import read_ledger
-from segbench.paths import STAGES, SweepPaths
-from segbench.records import Cause, TrialRecord, TrialState
-from segbench.storage.address import sweep_paths
-from segbench.storage.mirror import view
+from segbench.core.address import sweep_paths
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import STAGES, SweepPaths
+from segbench.core.records import Cause, TrialRecord, TrialState
+from segbench.storage.mirror import fetch_sweep
 
 pytestmark = pytest.mark.skipif(
     shutil.which("aws", path=PATH) is None, reason="no AWS command line: pip install awscli"
@@ -201,7 +201,7 @@ class Watch:
 
     def search(self) -> list[TrialRecord]:
         """Return the trials as they are now."""
-        view(self.paths, with_results=False)
+        fetch_sweep(self.paths, with_results=False)
         return read_ledger(self.paths.ledger("search"))
 
     def have_begun(self) -> bool:

@@ -11,7 +11,7 @@ from planted import CLUSTER_MISTAKES, SWEEP_MISTAKES
 
 from segbench.cli import main
 from segbench.cluster.check import check_cluster, check_packed
-from segbench.errors import SpecError
+from segbench.core.errors import SpecError
 
 CLUSTERS = ("local.yaml", "gpu.yaml", "gcp.yaml", "kuberay.yaml")
 ON_ALL_NODES = "data.root=/shared/cityscapes"

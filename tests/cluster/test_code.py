@@ -11,14 +11,14 @@ from segbench.cluster.archive import list_code, pack_code
 from segbench.cluster.check import check_cluster
 from segbench.cluster.commands import remote_sweep, sweep_arguments
 from segbench.cluster.head import pack
-from segbench.errors import StateError, UserError
-from segbench.paths import SweepPaths
+from segbench.core.errors import StateError, UserError
+from segbench.core.paths import SweepPaths
 
 
 @pytest.fixture(params=["git", "no git"])
 def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A small checkout, with and without git, holding what does not belong to the code."""
-    for name in ("segbench/sweep.py", "mine.py", "sweeps/a sweep.yaml", ".venv/lib/big.py", "runs/x/sweep.yaml"):
+    for name in ("segbench/sweep/stages.py", "mine.py", "sweeps/a sweep.yaml", ".venv/lib/big.py", "runs/x/sweep.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x: 1\n")
     if request.param == "git":
@@ -30,7 +30,7 @@ def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_code_is_what_git_does_not_ignore(checkout: Path) -> None:
     code = {name.as_posix() for name in list_code(checkout)} - {".gitignore"}
-    assert code == {"mine.py", "segbench/sweep.py", "sweeps/a sweep.yaml"}
+    assert code == {"mine.py", "segbench/sweep/stages.py", "sweeps/a sweep.yaml"}
     pack_code(checkout, checkout / "runs/code.zip")
     assert set(zipfile.ZipFile(checkout / "runs/code.zip").namelist()) - {".gitignore"} == code
 

@@ -16,9 +16,9 @@ from objectives import read_trail
 from ruamel.yaml import YAML
 from running import SYNTHETIC
 
-from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths
-from segbench.records import TrialState
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import SweepPaths
+from segbench.core.records import TrialState
 from segbench.tune.launcher import complete_config
 
 TESTS = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from machines import Machines, why_not
 
-from segbench.paths import SweepPaths
+from segbench.core.paths import SweepPaths
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 

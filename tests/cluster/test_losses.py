@@ -15,8 +15,8 @@ from machines import ROOT, Machines, why_not
 from objectives import Step, read_trail
 from running import local, outcome, run
 
-from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import SweepPaths
 from segbench.spec.load import load_spec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]

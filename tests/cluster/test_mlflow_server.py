@@ -14,10 +14,11 @@ from browsing import CHROMIUM, Visit, open_browser
 from machines import Machines, why_not
 from services import BUCKET, POSTGRESQL, Database, Store
 
-from segbench.paths import SweepPaths
-from segbench.report.comparison import choose_runs
-from segbench.report.folder import read_delivered, read_records
-from segbench.report.runs import PARENT_KEY
+from segbench.core.ledger import read_records
+from segbench.core.paths import SweepPaths
+from segbench.results.folder import read_delivered
+from segbench.tracking.comparison import choose_runs
+from segbench.tracking.runs import PARENT_KEY
 
 WHY_NOT = why_not()
 if POSTGRESQL is None:
@@ -80,7 +81,7 @@ def test_the_small_case_is_a_file_on_the_heads_disk(machines: Machines) -> None:
     head_server(machines, "h2", "server")  # as on a head that was powered off and on
     again = read_note(machines, "h2")
     assert again["pid"] != note["pid"]
-    printed = machines.run("h3", "cd /shared/code && python -m segbench.cli compare /shared/small-of-h3")
+    printed = machines.run("h3", "cd /shared/code && python -m segbench compare /shared/small-of-h3")
     paths = SweepPaths(machines.shared / "small-of-h3")
     assert f"{len(choose_runs(read_records(paths), 'maximize', 10))} runs" in printed
     assert f"comparison   {url}/#/compare-runs?" in printed

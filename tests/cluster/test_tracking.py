@@ -15,9 +15,9 @@ from segbench.cluster.head import pack
 from segbench.cluster.mlflow_head import head_server, private_address, with_driver
 from segbench.cluster.tunnel import _relay
 from segbench.cluster.verbs import cluster_group
-from segbench.errors import SpecError, UserError
-from segbench.mlflow_server import start_server
-from segbench.paths import SweepPaths
+from segbench.core.errors import SpecError, UserError
+from segbench.core.paths import SweepPaths
+from segbench.tracking.server import start_server
 
 SWEEP = Path("sweeps/quickstart.yaml")
 DATABASE = "postgresql://segbench@10.0.0.5/mlflow"

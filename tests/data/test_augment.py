@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
+from segbench.core.seeding import derive_seed
 from segbench.data.augment import augment
 from segbench.data.augment.draws import BLUR_MAX_PX, BLUR_MIN_PX, draw
-from segbench.seeding import derive_seed
 
 ALL = TrialConfig(flip=0.5, scale_min=0.5, scale_max=2.0, color=0.8, blur=0.5)
 LEVEL = 1 / 255

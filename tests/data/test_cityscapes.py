@@ -8,9 +8,9 @@ import pytest
 from cityscapes_files import write_pair
 from PIL import Image
 
+from segbench.core.errors import DataError
 from segbench.data.cityscapes import check_files, index_folder, read_pair
 from segbench.data.splits import Scene
-from segbench.errors import DataError
 
 
 def labels_of(root: Path, folder: str) -> list[Path]:

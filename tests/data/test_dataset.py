@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segbench.config import DataConfig
+from segbench.core.config import DataConfig
+from segbench.core.errors import DataError
+from segbench.core.seeding import derive_seed
 from segbench.data import check_data, open_data
 from segbench.data.streets import make_street
-from segbench.errors import DataError
-from segbench.seeding import derive_seed
 
 
 def files(root, **settings) -> DataConfig:
@@ -140,7 +140,7 @@ def test_one_city_cannot_be_split_by_city(make_root):
 
 def test_opening_data_needs_no_torch():
     code = (
-        "import sys; from segbench.config import DataConfig; from segbench.data import open_data;"
+        "import sys; from segbench.core.config import DataConfig; from segbench.data import open_data;"
         "open_data(DataConfig(size=(16, 32), num_images=(1, 1, 1)));"
         "sys.exit(bool({'torch', 'ray', 'pydantic', 'optuna', 'mlflow', 'rich'} & set(sys.modules)))"
     )

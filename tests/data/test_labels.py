@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from cityscapesscripts.helpers.labels import labels as official_labels
 
+from segbench.core.errors import DataError
 from segbench.data.labels import (
     CATEGORIES,
     CATEGORY_COLORS,
@@ -11,7 +12,6 @@ from segbench.data.labels import (
     build_lut,
     official_lut,
 )
-from segbench.errors import DataError
 from segbench.spec.checks import DEFAULT_GROUPS
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from segbench.core.errors import DataError
 from segbench.data import packed
 from segbench.data.packed import Recipe, open_packed
-from segbench.errors import DataError
 
 SIZE = (16, 24)
 

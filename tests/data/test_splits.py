@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segbench.core.errors import DataError
 from segbench.data.splits import SPLIT_NAMES, Scene, limit_partition, split_scenes
-from segbench.errors import DataError
 
 METHODS = ("official", "pooled", "by-city")
 

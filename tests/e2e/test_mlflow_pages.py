@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 from browsing import CHROMIUM, Visit
 
-from segbench.paths import SweepPaths
-from segbench.report.comparison import choose_runs
-from segbench.report.folder import read_records, read_run_ids
+from segbench.core.ledger import read_records
+from segbench.core.paths import SweepPaths
+from segbench.results.folder import read_run_ids
+from segbench.tracking.comparison import choose_runs
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 

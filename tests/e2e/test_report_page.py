@@ -10,8 +10,8 @@ import pytest
 from browsing import CHROMIUM, CUT_OFF, OVERLAPPING, SCREENSHOTS, listen
 from sweep_ledgers import SweepWriter, write_pictures, write_searched, write_tested
 
-from segbench.paths import SweepPaths
-from segbench.report.page.build import write_report
+from segbench.core.paths import SweepPaths
+from segbench.report.build import write_report
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import CheckpointError, DataError, UserError
+from segbench.core.records import TrainContext
 from segbench.data import open_data
-from segbench.errors import CheckpointError, DataError, UserError
 from segbench.final import evaluate
 from segbench.final.cost import _flops, measure_cost
 from segbench.final.images import read_image_results
 from segbench.final.model import LoadedModel, load_model
 from segbench.models import build_model
-from segbench.records import TrainContext
 from segbench.training import checkpoint
 from segbench.training.loop import train
 from segbench.training.metrics import class_iou

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 from running import run, synthetic
 
+from segbench.core.ledger import read_ledger
+from segbench.core.records import Assignment, EpochRecord, TrialRecord, TrialState
 from segbench.final.retrain import continue_list, longest_first, plan_retraining, plan_tests
 from segbench.final.selection import rank_trials, select_finalists
-from segbench.ledger import read_ledger
-from segbench.records import Assignment, EpochRecord, TrialRecord, TrialState
 
 RETRAIN = "retrain: {top_k: 2, seeds: 2}"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.models import FAMILIES, build_model, check_config
 
 TINY = {
@@ -40,7 +40,7 @@ def test_the_page_on_adding_a_model_shows_the_code_as_it_is() -> None:
 
 def test_the_registry_needs_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, segbench.models as m; from segbench.config import TrialConfig; "
+        "import sys, segbench.models as m; from segbench.core.config import TrialConfig; "
         "m.check_config(TrialConfig(model='segformer', variant='mit-b5', pretrained='nvidia/mit-b5')); "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )

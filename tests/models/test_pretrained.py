@@ -16,8 +16,8 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from segbench.config import TrialConfig
-from segbench.errors import CheckpointError
+from segbench.core.config import TrialConfig
+from segbench.core.errors import CheckpointError
 from segbench.models import build_model, check_config
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.models import FAMILIES, build_model, segformer
 
 CONFIG = TrialConfig(model="segformer", dropout=0.0, drop_path=0.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.models import build_model
 from segbench.models.unet import normalisation
 

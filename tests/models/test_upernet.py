@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import ConvNextConfig, ConvNextForImageClassification
 
-from segbench.config import TrialConfig
-from segbench.errors import CheckpointError
+from segbench.core.config import TrialConfig
+from segbench.core.errors import CheckpointError
 from segbench.models import FAMILIES, build_model
 from segbench.models.upernet import SIZES, PooledBatchNorm
 

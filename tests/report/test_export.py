@@ -17,17 +17,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from segbench.cli import main
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import SegbenchError
+from segbench.core.paths import SweepPaths
+from segbench.core.records import TrainContext
 from segbench.data import open_data
-from segbench.errors import SegbenchError
 from segbench.final import export
 from segbench.final.evaluate import predict_folder
 from segbench.final.export import export_model
 from segbench.final.model import LoadedModel, load_model
-from segbench.paths import SweepPaths
-from segbench.records import TrainContext
-from segbench.report.folder import read_run_ids
-from segbench.report.tracking import sync, tracking_uri
+from segbench.results.folder import read_run_ids
+from segbench.tracking.tracker import sync, tracking_uri
 from segbench.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

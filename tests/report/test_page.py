@@ -8,12 +8,12 @@ import pytest
 from sweep_ledgers import GROUPS, SweepWriter, make_spec, write_demo, write_pictures, write_tested
 
 from segbench.cli import main
-from segbench.paths import atomic_write
-from segbench.records import TrialState
-from segbench.report.page.build import build_page, write_figures, write_report
-from segbench.report.page.pictures import choose_scenes, make_gallery
-from segbench.report.page.search_charts import position
-from segbench.report.results import read_results
+from segbench.core.paths import atomic_write
+from segbench.core.records import TrialState
+from segbench.report.build import build_page, write_figures, write_report
+from segbench.report.pictures import choose_scenes, make_gallery
+from segbench.report.search_charts import position
+from segbench.results.folder import read_results
 from segbench.spec.domains import Categorical, Integer, Real
 from segbench.spec.load import dump_spec
 from segbench.spec.space import Parameter

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbench.records import Assignment, EpochRecord, TrialRecord
+from segbench.core.records import Assignment, EpochRecord, TrialRecord
 from segbench.search.asha import Rungs, passes_rung, rung_scores, score_at
 
 

@@ -1,6 +1,6 @@
-from segbench.records import Assignment, EpochRecord, TrialRecord, TrialState
+from segbench.core.records import Assignment, EpochRecord, TrialRecord, TrialState
+from segbench.core.seeding import derive_seed
 from segbench.search.importance import importances
-from segbench.seeding import derive_seed
 from segbench.spec.domains import Categorical, Real
 from segbench.spec.space import Parameter, Space
 

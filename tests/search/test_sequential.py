@@ -6,8 +6,8 @@ import pytest
 from objectives import FAULTS, fault_of
 from running import decisions, local, optuna_states, run, synthetic
 
-from segbench.ledger import read_ledger
-from segbench.records import Assignment, TrialState
+from segbench.core.ledger import read_ledger
+from segbench.core.records import Assignment, TrialState
 from segbench.search.policy import SearchPolicy
 from segbench.search.study import Study
 
@@ -83,7 +83,7 @@ def test_a_sweep_killed_at_any_event_and_continued_decides_the_same(
     loaded = synthetic(tmp_path, function)
     expected = run(loaded, tmp_path / "whole")
 
-    from segbench.ledger import Ledger
+    from segbench.core.ledger import Ledger
 
     count = 0
     append = Ledger._append

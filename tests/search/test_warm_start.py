@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from running import run, synthetic
 
-from segbench.errors import UserError
-from segbench.folder import read_prior
-from segbench.ledger import read_ledger
-from segbench.records import Assignment, EpochRecord, TrialRecord, TrialState
+from segbench.core.errors import UserError
+from segbench.core.ledger import read_ledger
+from segbench.core.records import Assignment, EpochRecord, TrialRecord, TrialState
 from segbench.search.study import Study
 from segbench.search.warm_start import warm_start
 from segbench.spec.load import load_spec
+from segbench.sweep.folder import read_prior
 
 SPACE = """
 name: new

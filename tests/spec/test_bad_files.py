@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from segbench.errors import SpecError
+from segbench.core.errors import SpecError
 from segbench.spec.load import load_spec
 
 # name -> (text, line and key, what the sentence must say); every file is otherwise right

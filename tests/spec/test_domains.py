@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbench.records import Scalar
+from segbench.core.records import Scalar
 from segbench.spec.domains import Categorical, Constant, Domain, Integer, Normal, Real, Transformed
 
 UNIFORM = Transformed(Real(0.0, 1.0), 0.1)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from running import local, run, synthetic
 
-from segbench.errors import StateError
-from segbench.folder import open_folder
-from segbench.ledger import read_ledger
-from segbench.records import TrialState
+from segbench.core.errors import StateError
+from segbench.core.ledger import read_ledger
+from segbench.core.records import TrialState
 from segbench.spec.identity import IDENTITY, RUNTIME, compare
 from segbench.spec.schema import SweepSpec
-from segbench.sweep import Sweep
+from segbench.sweep.folder import open_folder
+from segbench.sweep.stages import Sweep
 
 
 def test_each_section_is_classified() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.data.labels import CATEGORIES
 from segbench.spec.checks import DEFAULT_GROUPS
 from segbench.spec.load import LoadedSpec, dump_spec, load_spec

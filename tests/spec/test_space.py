@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from segbench.config import TrialConfig
-from segbench.errors import SpecError
+from segbench.core.config import TrialConfig
+from segbench.core.errors import SpecError
 from segbench.spec.parse import parse_space
 from segbench.spec.schema import Baseline, SweepSpec
 from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space, baseline_params, build_config

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.models import check_config
 from segbench.spec.load import LoadedSpec, dump_spec, load_spec
 from segbench.spec.plan import plan_sweep

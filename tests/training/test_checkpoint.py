@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from segbench import paths
-from segbench.errors import CheckpointError
+from segbench.core import paths
+from segbench.core.errors import CheckpointError
 from segbench.training import checkpoint
 
 

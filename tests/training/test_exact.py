@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.records import EpochResult, TrainContext
 from segbench.data import open_data
 from segbench.data.augment import augment
-from segbench.records import EpochResult, TrainContext
 from segbench.training import checkpoint
 from segbench.training.feed import feed
 from segbench.training.loop import train
@@ -131,8 +131,8 @@ def test_killed_and_continued_in_another_process_equals_uninterrupted(context: T
     code = (
         "import os, signal, sys, torch\n"
         "from pathlib import Path\n"
-        "from segbench.config import DataConfig, TrialConfig\n"
-        "from segbench.records import TrainContext\n"
+        "from segbench.core.config import DataConfig, TrialConfig\n"
+        "from segbench.core.records import TrainContext\n"
         "from segbench.training import checkpoint\n"
         "from segbench.training.loop import train\n"
         "torch.set_num_threads(1)\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segbench.config import DataConfig
+from segbench.core.config import DataConfig
 from segbench.data import SegmentationData, open_data
 from segbench.training import feed as module
 from segbench.training.feed import feed, fits, map_ahead

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from segbench.config import DataConfig, TrialConfig
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import CheckpointError, NonFiniteError, UserError
+from segbench.core.records import TrainContext
 from segbench.data import open_data
-from segbench.errors import CheckpointError, NonFiniteError, UserError
-from segbench.records import TrainContext
 from segbench.training import checkpoint
 from segbench.training.batches import Samples, epoch_batches, normalise, split_batches
 from segbench.training.ema import AveragedModel

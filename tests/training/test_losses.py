@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench.config import Loss, TrialConfig
+from segbench.core.config import Loss, TrialConfig
 from segbench.training.losses import build_loss, weigh_classes
 
 LOSSES: tuple[Loss, ...] = ("ce", "dice", "focal", "ce+dice", "ce+focal", "dice+focal", "ce+dice+focal")

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 from segbench.models import build_model
 from segbench.training.optim import build_optimizer, build_schedule, lr_factor
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from segbench.config import DataConfig, TrialConfig
-from segbench.errors import UserError
-from segbench.records import TrainContext
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import UserError
+from segbench.core.records import TrainContext
 from segbench.training import checkpoint, probe, sharing
 from segbench.training.learner import Learner
 from segbench.training.loop import train

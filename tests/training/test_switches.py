@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from segbench.config import DataConfig, TrialConfig
-from segbench.errors import CheckpointError
+from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.errors import CheckpointError
+from segbench.core.records import TrainContext
 from segbench.final.model import load_model
-from segbench.records import TrainContext
 from segbench.training import checkpoint
 from segbench.training.loop import train
 from segbench.training.switches import DeviceFacts, Switches, read_facts, resolve_switches, switches_for

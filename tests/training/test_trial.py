@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from segbench.records import Assignment, EpochResult, TrainContext
+from segbench.core.records import Assignment, EpochResult, TrainContext
 from segbench.training import checkpoint
 from segbench.training.trial import TrialJob, load_newest, run_trial
 

@@ -16,9 +16,9 @@ from objectives import Step, read_trail
 from ray.cluster_utils import Cluster
 from running import SYNTHETIC, local, outcome, run
 
-from segbench.ledger import read_ledger
-from segbench.paths import SweepPaths
-from segbench.records import Cause, Failure
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import SweepPaths
+from segbench.core.records import Cause, Failure
 from segbench.spec.load import load_spec
 from segbench.tune.adapters import explain_death
 from segbench.tune.trainable import NodeDrainedError

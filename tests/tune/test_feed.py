@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from running import decisions, run, synthetic
 
-from segbench.errors import DiskFullError
-from segbench.ledger import Ledger, read_ledger
-from segbench.records import Decision, EpochReport, StageWork, TrialRecord, TrialState
+from segbench.core.errors import DiskFullError
+from segbench.core.ledger import Ledger, read_ledger
+from segbench.core.records import Decision, EpochReport, StageWork, TrialRecord, TrialState
 from segbench.spec.load import LoadedSpec
-from segbench.sweep import Executor
+from segbench.sweep.stages import Executor
 from segbench.training.trial import TrialJob, run_trial
 from segbench.tune.feed import Feed
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from segbench.errors import UserError
-from segbench.folder import open_folder
-from segbench.paths import SweepPaths
-from segbench.preflight import demanding_configs, share_gpu
+from segbench.core.errors import UserError
+from segbench.core.paths import SweepPaths
 from segbench.spec.load import LoadedSpec, load_spec
+from segbench.sweep.folder import open_folder
+from segbench.sweep.preflight import demanding_configs, share_gpu
 from segbench.training.probe import Measurement
 from segbench.training.sharing import Sharing, no_gpu, strictest
 from segbench.tune.gpu import keep_sharing, share_on_cluster

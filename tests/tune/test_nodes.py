@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from segbench.errors import UserError
+from segbench.core.errors import UserError
 from segbench.spec.schema import Budget, Resources
 from segbench.tune.cluster import check_resources, growable_nodes, max_concurrent, own_paths
 

@@ -7,9 +7,9 @@ import pytest
 from objectives import fault_of
 from running import decisions, local, on_ray, optuna_states, run, synthetic
 
-from segbench.errors import UserError
-from segbench.ledger import read_ledger
-from segbench.records import TrialState
+from segbench.core.errors import UserError
+from segbench.core.ledger import read_ledger
+from segbench.core.records import TrialState
 from segbench.spec.schema import Budget, Resources
 from segbench.tune.adapters import describe_death
 from segbench.tune.cluster import check_resources, connect, max_concurrent

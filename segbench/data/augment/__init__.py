@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
+from segbench.core.seeding import derive_seed
 from segbench.data.augment.batched import augment_batch
 from segbench.data.augment.draws import draw
 from segbench.data.augment.each import augment_each
-from segbench.seeding import derive_seed
 
 
 def augment(

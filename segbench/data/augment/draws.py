@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from segbench.config import TrialConfig
+from segbench.core.config import TrialConfig
 
 COLOR_RANGE = 0.5
 """Brightness, contrast and saturation change by at most this factor at ``color=1``."""

@@ -1,0 +1,214 @@
+"""The durable state of a stage: one append-only file of JSON lines, the only source of truth.
+
+Every event is on disk before it is acted upon. A line is a few hundred bytes whatever the length of the sweep,
+a kill leaves at most one torn line at the end (which is cut off), and a person can read it. Tables, Optuna's
+study, the rungs and MLflow are views that are made from it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from segbench.core.errors import DiskFullError, StateError
+from segbench.core.paths import STAGES, Stage, SweepPaths, is_disk_full
+from segbench.core.records import Assignment, Attempt, Cause, EpochRecord, TrialRecord, TrialState
+
+Event = Mapping[str, Any]
+
+Records = Mapping[Stage, Sequence[TrialRecord]]
+"""What the ledgers of all three stages say."""
+
+
+def read_ledger(path: Path) -> list[TrialRecord]:
+    """Return the trials in the ledger at ``path`` by number; empty when there is no such file.
+
+    Safe while another process writes: an unfinished last line is left out.
+
+    Raises:
+        StateError: a line that is not the last is damaged.
+    """
+    reader = LedgerReader(path)
+    reader.look()
+    return reader.records
+
+
+def read_records(paths: SweepPaths) -> Records:
+    """Return what the ledgers of all stages say, also while the sweep runs."""
+    return {stage: read_ledger(paths.ledger(stage)) for stage in STAGES}
+
+
+class LedgerReader:
+    """Follows a ledger that others append to: looking again costs what is new, not what is there.
+
+    Args:
+        path: the ledger file; it may come later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._num_lines = 0
+        self._records: dict[int, TrialRecord] = {}
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All trials as of the last look, by number."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def look(self) -> set[int]:
+        """Read what is new and return the numbers of the trials that it speaks of.
+
+        Raises:
+            StateError: a line that is not the last is damaged.
+        """
+        if not self._path.exists():
+            return set()
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]  # what follows the last newline is torn, or not there yet
+        events = _parse(self._path, whole, self._num_lines)
+        for event in events:
+            self._records[event["number"]] = _apply(self._records.get(event["number"]), event)
+        self._offset += len(whole)
+        self._num_lines += len(events)
+        return {event["number"] for event in events}
+
+
+class Ledger:
+    """Appends events of one stage and keeps the records that follow from them.
+
+    Args:
+        path: the ledger file, made when absent; an unfinished last line is removed.
+        clock: gives the Unix time in seconds.
+        publish: makes a line durable where others see it, before it is written here.
+    """
+
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, publish: Callable[[str], None] | None = None
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(path)
+        self._records = {record.number: record for record in read_ledger(path)}
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._clock = clock
+        self._publish = publish
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def record(self, number: int) -> TrialRecord:
+        """Return one trial."""
+        return self._records[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def start(self, assignment: Assignment) -> TrialRecord:
+        """Record that a trial starts."""
+        return self._append({"event": "start", **asdict(assignment)})
+
+    def epoch(self, number: int, epoch: EpochRecord) -> TrialRecord:
+        """Record an epoch; one that is already there is replaced (a trial repeats epochs after a crash)."""
+        fields = {key: value for key, value in asdict(epoch).items() if key != "at"}
+        return self._append({"event": "epoch", "number": number, **fields})
+
+    def attempt(self, number: int, cause: Cause, reason: str, changes: Mapping[str, Any]) -> TrialRecord:
+        """Record a failure that the trial survives, and what is changed in its settings when it goes on."""
+        return self._append(
+            {"event": "attempt", "number": number, "cause": cause.value, "reason": reason, "changes": dict(changes)}
+        )
+
+    def audit(self, number: int, rung: int) -> TrialRecord:
+        """Record that a trial would have been stopped after epoch ``rung``, and runs on to show whether rightly."""
+        return self._append({"event": "audit", "number": number, "rung": rung})
+
+    def end(self, number: int, state: TrialState, reason: str = "") -> TrialRecord:
+        """Record that a trial ended."""
+        return self._append({"event": "end", "number": number, "state": state.value, "reason": reason})
+
+    def close(self) -> None:
+        """Release the file."""
+        with suppress(OSError):  # what a full disk did not take is not in the records either
+            self._file.close()
+
+    def _append(self, event: dict[str, Any]) -> TrialRecord:
+        event["at"] = round(self._clock(), 3)
+        line = json.dumps(event, separators=(",", ":")) + "\n"
+        if self._publish is not None:
+            self._publish(line)
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise DiskFullError(
+                f"{self._file.name}: {error.strerror}; free a few megabytes, then the same command continues"
+            ) from error
+        number = event["number"]
+        self._records[number] = _apply(self._records.get(number), event)
+        return self._records[number]
+
+
+def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
+    """Return the record after ``event``: the whole meaning of the ledger."""
+    if event["event"] == "start":
+        fields = {key: event[key] for key in Assignment.__dataclass_fields__}
+        return TrialRecord(assignment=Assignment(**fields), started_at=event["at"])
+    assert record is not None, "an event before its trial's start"
+    if event["event"] == "epoch":
+        confusion = event["confusion"]
+        epoch = EpochRecord(
+            epoch=event["epoch"],
+            score=event["score"],
+            metrics=event["metrics"],
+            confusion=None if confusion is None else tuple(map(tuple, confusion)),
+            at=event["at"],
+            seconds=event["seconds"],
+        )
+        kept = [old for old in record.epochs if old.epoch < epoch.epoch]
+        return replace(record, epochs=(*kept, epoch))
+    if event["event"] == "attempt":
+        assignment = record.assignment
+        attempt = Attempt(epoch=record.epochs_done, cause=Cause(event["cause"]), reason=event["reason"])
+        return replace(
+            record,
+            assignment=replace(assignment, config={**assignment.config, **event["changes"]}),
+            attempts=(*record.attempts, attempt),
+        )
+    if event["event"] == "audit":
+        return replace(record, audited_rung=event["rung"])
+    return replace(record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"])
+
+
+def _parse(path: Path, lines: bytes, num_before: int) -> list[Event]:
+    events = []
+    for number, line in enumerate(lines.split(b"\n")[:-1], start=num_before + 1):
+        try:
+            events.append(json.loads(line))
+        except ValueError as error:
+            raise StateError(
+                f"{path}:{number}: this line is damaged ({error}); restore the file from a copy, "
+                "or delete the sweep's folder and start again"
+            ) from error
+    return events
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,148 @@
+"""The folder of a sweep: one process at a time, one sweep for ever."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from segbench.core.address import sweep_paths
+from segbench.core.errors import StateError, UserError
+from segbench.core.ledger import read_ledger
+from segbench.core.paths import STAGES, SweepPaths, atomic_write
+from segbench.core.records import TrialRecord
+from segbench.core.versions import describe_start
+from segbench.search.warm_start import WarmStart, warm_start
+from segbench.spec.identity import compare
+from segbench.spec.load import LoadedSpec, dump_spec, load_spec
+from segbench.spec.schema import SweepSpec
+from segbench.spec.space import Space
+from segbench.storage.bucket import Bucket
+from segbench.storage.lease import is_running as lease_is_held
+from segbench.storage.mirror import fetch_sweep
+
+
+@contextmanager
+def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False) -> Iterator[None]:
+    """Take the sweep's folder for this process: make it, or check that it holds the same sweep.
+
+    A start that ends before its first trial leaves the folder as it was.
+
+    Args:
+        paths: the folder.
+        spec: what is asked for.
+        accept_changes: continue with a longer ``max_epochs`` or another ``retrain`` section.
+
+    Raises:
+        StateError: it holds another sweep, or another process runs it.
+    """
+    before = frozenset(path.name for path in paths.root.iterdir()) if paths.root.is_dir() else None
+    paths.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StateError(
+            f"{paths.place} is in use: another process runs this sweep; wait for it, or choose another --out"
+        ) from None
+    try:
+        if paths.spec.exists() and _has_begun(paths):
+            _check_same(paths, spec, accept_changes)
+        atomic_write(paths.spec, dump_spec(spec))
+        with paths.versions.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": round(time.time(), 3), **describe_start()}) + "\n")
+        yield
+    finally:
+        if not _has_begun(paths):
+            _clear(paths.root, before)
+        lock.release()
+
+
+def _has_begun(paths: SweepPaths) -> bool:
+    """Whether a trial was ever started: before that a folder holds no sweep, whatever its sweep.yaml says."""
+    ledgers = (paths.ledger(stage) for stage in STAGES)
+    return any(ledger.exists() and ledger.stat().st_size for ledger in ledgers)
+
+
+def _clear(root: Path, before: frozenset[str] | None) -> None:
+    """Remove what a start has written that was refused, and the folder itself if it was not there before."""
+    with suppress(OSError):  # a thread that was not waited for may still write
+        for path in root.iterdir():
+            if before is None or path.name not in before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if before is None:
+            root.rmdir()
+
+
+def open_sweep(place: str) -> tuple[SweepPaths, LoadedSpec]:
+    """Return the paths and the file of an existing sweep; one in a bucket is brought to this machine first.
+
+    Raises:
+        StateError: there is no sweep.
+    """
+    paths = sweep_paths(place, "views")
+    if paths.uri is not None:
+        fetch_sweep(paths)
+    if not paths.spec.is_file():
+        raise StateError(f"{place} is not a sweep's folder (no sweep.yaml in it); give one such as runs/quickstart")
+    return paths, load_spec(paths.spec, is_remote=True)
+
+
+def is_running(paths: SweepPaths) -> bool:
+    """Whether a process runs the sweep in ``paths`` now."""
+    if paths.uri is not None:
+        return lease_is_held(Bucket(paths.uri))
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _check_same(paths: SweepPaths, spec: SweepSpec, accept_changes: bool) -> None:
+    is_retrained = bool(read_ledger(paths.ledger("retrain")))
+    changes = compare(load_spec(paths.spec).spec, spec, is_retrained)
+    if changes.refused:
+        raise StateError(
+            f"{paths.place} holds a sweep with other settings:\n  {_listed(changes.refused)}\n"
+            "Change them back to continue it, or give this sweep another name or --out "
+            f"(with `search.warm_start: [{paths.place}]` it learns from the old one)"
+        )
+    if changes.on_request and not accept_changes:
+        raise StateError(
+            f"{paths.place} was started with other settings:\n  {_listed(changes.on_request)}\n"
+            "Add --resume to continue it with the new ones (trials that have begun keep their length), or give this "
+            "sweep another name or --out"
+        )
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n  ".join(lines)
+
+
+def read_prior(spec: SweepSpec, space: Space) -> WarmStart:
+    """Return what this sweep can learn from those that ``search.warm_start`` names.
+
+    Raises:
+        UserError: a folder holds no sweep, or one with another metric.
+    """
+    old: list[TrialRecord] = []
+    for folder in spec.search.warm_start:
+        paths = sweep_paths(folder, "views")
+        if paths.uri is not None:
+            fetch_sweep(paths, with_results=False)
+        if not paths.spec.is_file():
+            raise UserError(f"search.warm_start: {folder} is not a sweep's folder (no sweep.yaml in it)")
+        metric = load_spec(paths.spec, is_remote=True).spec.metric
+        if metric != spec.metric:
+            raise UserError(
+                f"search.warm_start: {folder} was searched for {metric.name} ({metric.goal}), this sweep for "
+                f"{spec.metric.name} ({spec.metric.goal}); leave the folder out"
+            )
+        old += read_ledger(paths.ledger("search"))
+    return warm_start(old, space, spec.metric.goal)

@@ -1,0 +1,164 @@
+"""Refuse before it costs: everything that can be known of a sweep before its first trial."""
+
+import importlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from segbench.core.config import TrialConfig
+from segbench.core.errors import DataError, SegbenchError
+from segbench.core.paths import SweepPaths
+from segbench.core.records import Scalar
+from segbench.data import absolute, check_data, open_data, recorded_key, share_data
+from segbench.data.labels import build_lut
+from segbench.models import check_config, find_family
+from segbench.spec.load import LoadedSpec
+from segbench.spec.schema import SweepSpec
+from segbench.spec.space import Parameter, Space, baseline_params, build_config
+from segbench.sweep.folder import read_prior
+from segbench.training.function import load_function
+
+if TYPE_CHECKING:
+    from segbench.sweep.disk import DiskPlan
+    from segbench.training.sharing import Sharing
+
+MODEL_FIELDS = ("model", "variant", "pretrained")
+_PRECISIONS = ("fp16", "bf16", "auto", "fp32")
+_DEMAND: Mapping[str, Callable[[Any], Any]] = {
+    "width": int,
+    "depth": int,
+    "batch_size": int,
+    "precision": _PRECISIONS.index,
+    "optimizer": ("sgd", "adamw").index,
+    "loss": len,
+    "ema_decay": lambda decay: decay is not None,
+}
+"""Searched settings that memory depends on -> how much a value asks for."""
+
+
+def check_sweep(loaded: LoadedSpec, has_objective: bool = False) -> None:
+    """Check data, models and training function of a sweep file that is valid in itself.
+
+    Args:
+        loaded: the file.
+        has_objective: trials are trained by a function object, so that ``train:`` is only its name.
+
+    Raises:
+        UserError: the first thing that is wrong, with file, line and key.
+    """
+    spec = loaded.spec
+    read_prior(spec, loaded.space)
+    if not spec.is_segmentation:
+        if not has_objective:
+            load_function(spec.train)
+        return
+    for key, params in _model_choices(loaded):
+        try:
+            check_config(TrialConfig(**build_config(spec, params)))
+        except ValueError as error:
+            raise loaded.error(key, str(error)) from error
+    try:
+        check_data(spec.data)
+    except DataError as error:
+        raise loaded.error("data", str(error)) from error
+
+
+def disk_of(loaded: LoadedSpec) -> "DiskPlan":
+    """Return how much disk the sweep can occupy at most."""
+    from segbench.sweep.disk import plan_disk
+
+    spec, space = loaded.spec, loaded.space
+    groups, _, _ = build_lut(spec.data.groups, spec.data.ignore)
+    return plan_disk(spec, space, demanding_configs(loaded), len(groups))
+
+
+def demanding_configs(loaded: LoadedSpec) -> list[TrialConfig]:
+    """Return for each model that a trial can have the configuration with the most weights and the most memory."""
+    spec, space = loaded.spec, loaded.space
+    configs: dict[TrialConfig, None] = {}
+    for _, params in _model_choices(loaded):
+        most = dict(params)
+        for parameter in space.parameters:
+            if parameter.name in _DEMAND and space.is_active(parameter, params):
+                most.setdefault(parameter.name, max(parameter.domain.probes(), key=_DEMAND[parameter.name]))
+        if "accumulation_steps" in space:
+            most["accumulation_steps"] = 1
+        configs[replace(TrialConfig(**build_config(spec, most)), pretrained=None)] = None
+    return list(configs)
+
+
+def share_gpu(loaded: LoadedSpec) -> "Callable[[], Sharing]":
+    """Return what decides, on a machine with a GPU, which part of it a trial gets: to be called there."""
+    from segbench.training.sharing import decide_here
+
+    spec = loaded.spec
+    return partial(decide_here, demanding_configs(loaded), absolute(spec.data), spec.scheduler.max_epochs)
+
+
+def share_packed(
+    loaded: LoadedSpec, paths: SweepPaths, tell: Callable[[str], None], warn: Callable[[str], None]
+) -> LoadedSpec:
+    """Put the packed set where all nodes find it, if the sweep says where; return the sweep with its address.
+
+    Raises:
+        UserError: there are neither pictures nor a packed set, or the bucket cannot be used.
+    """
+    spec = loaded.spec
+    if not spec.is_segmentation or spec.data.packed is None:
+        return loaded
+    try:
+        shared = share_data(spec.data, recorded_key(paths.data))
+    except DataError as error:
+        raise loaded.error("data", str(error)) from error
+    if shared.changed:
+        warn(f"{shared.changed} since this sweep began; it goes on with the data as they were")
+    tell(f"packed data {'uploaded to' if shared.is_uploaded else 'at'} {shared.config.packed}")
+    return replace(loaded, spec=spec.model_copy(update={"data": shared.config}))
+
+
+def get_ready(spec: SweepSpec) -> None:
+    """Begin, in a thread, what takes seconds and need not wait for Ray: packing the data, and imports.
+
+    What goes wrong is told by the sweep, which does the same again.
+    """
+
+    def prepare() -> None:
+        with suppress(SegbenchError):
+            if spec.is_segmentation:
+                open_data(spec.data)
+        for module in ("segbench.sweep.stages", "segbench.tracking.tracker", "segbench.terminal.progress"):
+            importlib.import_module(module)
+
+    threading.Thread(target=prepare, name="segbench-ready", daemon=True).start()
+
+
+def worker_modules(loaded: LoadedSpec) -> list[str]:
+    """Return what a worker process should import before its first trial, so that no epoch's time holds it."""
+    spec = loaded.spec
+    modules = ["segbench.tune.trainable", spec.train.partition(":")[0]]
+    if spec.is_segmentation:
+        names = {params.get("model", spec.training.model) for _, params in _model_choices(loaded)}
+        modules += sorted(find_family(str(name)).module for name in names)
+    return modules
+
+
+def _model_choices(loaded: LoadedSpec) -> Iterator[tuple[str, dict[str, Scalar]]]:
+    """Yield (key in the file, parameters) for every model that a trial can have."""
+    spec, space = loaded.spec, loaded.space
+    for index, baseline in enumerate(spec.baselines):
+        yield f"baselines.{index}", baseline_params(spec, space, baseline)
+    chosen = _with_ancestors(space, MODEL_FIELDS)
+    for params in Space(chosen).grid():
+        names = [name for name in MODEL_FIELDS if name in params]
+        yield (f"parameters.{names[-1]}" if names else "training.model"), params
+
+
+def _with_ancestors(space: Space, names: tuple[str, ...]) -> tuple[Parameter, ...]:
+    wanted = set(names)
+    for parameter in reversed(space.parameters):  # parents stand before their children
+        if parameter.name in wanted:
+            wanted.update(parameter.when)
+    return tuple(parameter for parameter in space.parameters if parameter.name in wanted)

@@ -1,0 +1,64 @@
+"""What a sweep says while it runs and when it has ended, in a terminal, a file or a notebook."""
+
+import sys
+from contextlib import AbstractContextManager
+
+from rich.console import Console
+
+from segbench.core.paths import SweepPaths
+from segbench.core.records import SweepObserver
+from segbench.results.folder import Results
+from segbench.spec.load import LoadedSpec
+
+
+class Screen:
+    """Standard output for what is asked for, standard error for warnings; notebooks get the lines of a file.
+
+    Nothing that the user named is taken for rich's markup.
+    """
+
+    def __init__(self) -> None:
+        self.out = Console(file=sys.stdout, force_jupyter=False)
+        self.err = Console(file=sys.stderr, force_jupyter=False)
+
+    def tell(self, message: str) -> None:
+        """Print a line."""
+        self.out.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """Print a line to standard error, yellow where there are colours."""
+        self.err.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def progress(self, loaded: LoadedSpec) -> AbstractContextManager[SweepObserver]:
+        """Give an observer that shows progress until the block ends."""
+        from segbench.spec.plan import plan_sweep
+        from segbench.terminal.progress import progress
+
+        return progress(loaded.spec, plan_sweep(loaded.spec, loaded.space), self.out)
+
+    def conclude(self, results: Results, mlflow_at: str | None) -> None:
+        """Print the leaderboard, what follows from it, and where everything is.
+
+        Args:
+            results: of the sweep that has ended.
+            mlflow_at: where its runs were delivered to; None: to no MLflow.
+        """
+        from segbench.results.conclusion import conclude
+        from segbench.terminal.tables import LeaderboardView
+
+        self.out.print(LeaderboardView(results.board))
+        for sentence in conclude(results):
+            self.tell(sentence)
+        for line in _places(results.paths, mlflow_at):
+            self.tell(line)
+
+
+def _places(paths: SweepPaths, mlflow_at: str | None) -> list[str]:
+    at = f" (at {mlflow_at})" if mlflow_at is not None and mlflow_at.startswith("http") else ""
+    return [
+        f"report       {paths.report}",
+        f"leaderboard  {paths.leaderboard}",
+        *([] if mlflow_at is None else [f"MLflow       segbench compare {paths.root}{at}"]),
+        f"Optuna       optuna-dashboard {paths.study}",
+        *([] if paths.uri is None else [f"elsewhere    segbench report {paths.uri}"]),
+    ]

@@ -96,6 +96,11 @@ def _load(source: Source, is_remote: bool) -> LoadedSpec:
     return LoadedSpec(spec, space, source)
 
 
+def space_of(spec: SweepSpec) -> Space:
+    """Return the search space of a spec that is right."""
+    return parse_space(spec.parameters, spec.training if spec.is_segmentation else None)[0]
+
+
 def packed_place(spec: SweepSpec, storage: str) -> str | None:
     """Return where the packed sets of a sweep are shared if its folder is made in ``storage``; None: nowhere."""
     return spec.data.packed or (join(storage, PACKED) if is_bucket(storage) else None)

@@ -26,7 +26,7 @@ from segbench.final import export
 from segbench.final.evaluate import predict_folder
 from segbench.final.export import export_model
 from segbench.final.model import LoadedModel, load_model
-from segbench.results.folder import read_run_ids
+from segbench.results.folder import read_delivered
 from segbench.tracking.tracker import sync, tracking_uri
 from segbench.training.loop import train
 
@@ -168,7 +168,7 @@ def test_exported_models_give_the_label_maps_of_predict(
 def test_pyfunc_gives_the_label_maps_of_predict(sweep: SweepPaths, pictures: Path, tmp_path: Path, family: str) -> None:
     mlflow.set_tracking_uri(tracking_uri(sweep, make_spec()))
     try:
-        model = mlflow.pyfunc.load_model(f"runs:/{read_run_ids(sweep)[f'search/{family}']}/model")
+        model = mlflow.pyfunc.load_model(f"runs:/{read_delivered(sweep).run_ids[f'search/{family}']}/model")
     finally:
         mlflow.set_tracking_uri(None)
 

@@ -18,9 +18,8 @@ from segbench.core.errors import SpecError
 from segbench.spec.checks import check_spec
 from segbench.spec.fields import FIELDS, field_value
 from segbench.spec.parse import parse_space
-from segbench.spec.problems import KeyPath, Problem, explain, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, RENAMED, SweepSpec, section_keys, sections
-from segbench.spec.source import Source, make_source, read_source
+from segbench.spec.source import KeyPath, Problem, Source, explain, make_source, nearest, read_source, show, unknown
 from segbench.spec.space import Space
 
 

@@ -9,7 +9,7 @@ from segbench.core.records import Assignment, Scalar
 from segbench.search.policy import SearchPolicy
 from segbench.spec.load import LoadedSpec, dump_spec
 from segbench.spec.plan import plan_sweep
-from segbench.sweep.preflight import check_sweep, disk_of, share_gpu
+from segbench.sweep.preflight import check_sweep
 from segbench.sweep.run import import_path
 from segbench.terminal.console import plain_console
 
@@ -39,10 +39,12 @@ def print_dry_run(loaded: LoadedSpec) -> None:
     for label, value in plan_sweep(loaded.spec, loaded.space).rows():
         plan.add_row(label, value)
     if loaded.spec.is_segmentation:
+        from segbench.sweep.prepare import disk_of, share_gpu
+
         plan.add_row("disk at most, without the data set", f"{disk_of(loaded).peak / 1e9:.2g} GB")
-    if loaded.spec.resources.gpu == "auto":
-        decided = share_gpu(loaded)()
-        plan.add_row("GPUs of a trial", f"{decided.gpu:g}: {decided.reason}")
+        if loaded.spec.resources.gpu == "auto":
+            decided = share_gpu(loaded)()
+            plan.add_row("GPUs of a trial", f"{decided.gpu:g}: {decided.reason}")
     console.print(plan)
     console.print("first configurations", style="bold")
     for assignment in sample_configurations(loaded, 3):

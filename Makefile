@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check chaos e2e e2e-cluster e2e-cluster-short format docs lock peers bench-short clean
+.PHONY: setup quickstart test check chaos e2e e2e-cluster e2e-cluster-short package test-python format docs lock peers bench-short clean
 
 setup: $(READY)
 
@@ -27,6 +27,9 @@ check: $(READY)  ## style and types
 
 test: check  ## style, types and all tests
 	$(BIN)/pytest -q
+
+test-python: $(READY)  ## PYTHON=python3.13: the wheel, and all tests that need no torch, under another Python
+	sh tools/test_python.sh $(BIN)/uv $(PYTHON)
 
 chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n repeats one
 	$(BIN)/pytest -q -s -m chaos tests/chaos

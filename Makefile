@@ -28,6 +28,9 @@ check: $(READY)  ## style and types
 test: check  ## style, types and all tests
 	$(BIN)/pytest -q
 
+package: $(READY)  ## the wheel beside a user's packages, and with the oldest allowed ones, outside the checkout
+	$(BIN)/pytest -q -m package tests/package
+
 test-python: $(READY)  ## PYTHON=python3.13: the wheel, and all tests that need no torch, under another Python
 	sh tools/test_python.sh $(BIN)/uv $(PYTHON)
 

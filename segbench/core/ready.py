@@ -79,5 +79,5 @@ def _copy(files: Mapping[Path, Path]) -> list[Path]:
         mode = source.stat().st_mode & 0o777
         with atomic_path(target) as temporary:
             temporary.write_bytes(source.read_bytes())
-            temporary.chmod(mode)
+        target.chmod(mode)
     return list(files.values())

@@ -17,7 +17,7 @@ _SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", he
 
 @click.group("cluster")
 def cluster_group() -> None:
-    """Sweeps on several machines: FILE is a cluster file such as cluster/local.yaml, SWEEP a sweep file."""
+    """Sweeps on several machines: FILE is a cluster file (`segbench cluster init` writes some), SWEEP a sweep file."""
 
 
 @cluster_group.command()

@@ -6,14 +6,14 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check chaos e2e e2e-cluster e2e-cluster-short format docs lock peers bench-short clean
+.PHONY: setup quickstart test check chaos e2e e2e-cluster e2e-cluster-short package test-python format docs lock peers bench-short clean
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml tools/install.sh
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "segbench is locked for Python 3.11; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	sh tools/install.sh $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(READY)
 
@@ -27,6 +27,12 @@ check: $(READY)  ## style and types
 
 test: check  ## style, types and all tests
 	$(BIN)/pytest -q
+
+package: $(READY)  ## the wheel beside a user's packages, and with the oldest allowed ones, outside the checkout
+	$(BIN)/pytest -q -m package tests/package
+
+test-python: $(READY)  ## PYTHON=python3.13: the wheel, and all tests that need no torch, under another Python
+	sh tools/test_python.sh $(BIN)/uv $(PYTHON)
 
 chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n repeats one
 	$(BIN)/pytest -q -s -m chaos tests/chaos
@@ -48,9 +54,8 @@ docs: $(READY)  ## tables in docs/spec.md from the schema; the site in build/sit
 	$(BIN)/python -m segbench.spec.docs docs/spec.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-lock: $(READY)  ## after `pip install` of something new
-	$(BIN)/pip freeze --exclude-editable | grep -v '^-e\|^segbench\|^#' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > .lock.tmp
-	(sed -n '/^#/p' requirements.lock; cat .lock.tmp) > .lock.new && mv .lock.new requirements.lock && rm .lock.tmp
+lock: $(READY)  ## what pyproject.toml asks for, at the versions of today's lock; UPGRADE=1: at the newest
+	sh tools/lock.sh $(BIN)/uv $(UPGRADE)
 
 peers: .peers/.ready  ## the environment of the benchmarks' peers
 

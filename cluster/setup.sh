@@ -12,7 +12,7 @@ import re, sys
 from importlib.metadata import distributions
 name = lambda text: re.sub(r"[-_.]+", "-", text).lower()
 have = {name(d.metadata["Name"]): d.version.split("+")[0] for d in distributions()}  # 2.13.0+cpu is 2.13.0
-lock = [line.strip().split("==") for line in open("requirements.lock") if "==" in line and not line.startswith("#")]
+lock = re.findall(r"^(?:# apart: )?([\w.-]+)==([\w.!+]+)", open("requirements.lock").read(), re.MULTILINE)
 wrong = [f"{package} {have.get(name(package), 'missing')}, not {version}" for package, version in lock
          if have.get(name(package)) != version.split("+")[0]]
 if sys.version_info[:2] != (3, 11):
@@ -30,7 +30,8 @@ if ! is_ready; then
   # uv brings Python 3.11 with it where there is none
   [ -x uv/bin/uv ] || python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target uv uv==0.13.9
   uv/bin/uv venv --quiet --clear --python 3.11 venv
-  uv/bin/uv pip install --quiet --python venv/bin/python -r requirements.lock
+  uv/bin/uv pip install --quiet --python venv/bin/python --require-hashes -r requirements.lock
+  uv/bin/uv pip install --quiet --python venv/bin/python "$(sed -n 's/^# apart: //p' requirements.lock)"
   is_ready
 fi
 

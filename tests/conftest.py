@@ -1,9 +1,11 @@
 """Settings of all tests, and what several folders of them share."""
 
+import builtins
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +17,22 @@ if TYPE_CHECKING:
 # the same examples every time, and no test depends on how fast the machine is
 settings.register_profile("segbench", deadline=None, derandomize=True)
 settings.load_profile("segbench")
+
+if find_spec("torch") is None:  # `make test-python`: what comes to need torch, a whole module or one test, is skipped
+    _import = builtins.__import__
+
+    def _import_or_skip(name: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return _import(name, *args, **kwargs)
+        except ModuleNotFoundError as error:
+            asking = (args[0] if args else kwargs.get("globals")) or {}
+            ours = str(asking.get("__file__", "")).startswith((str(Path(__file__).parent), _PACKAGE))
+            if error.name == "torch" and ours:
+                pytest.skip("needs torch", allow_module_level=True)
+            raise
+
+    _PACKAGE = str(Path(str(find_spec("segbench").origin)).parent)  # type: ignore[union-attr]
+    builtins.__import__ = _import_or_skip
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -44,15 +44,15 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def pack_code(root: Path, target: Path) -> None:
-    """Write the code below ``root`` to the zip file ``target``.
+    """Write the code below ``root`` to the zip file ``target``; the installed segbench too, where it is not in it.
 
     Raises:
-        UserError: there is no segbench in it, or it is too large for Ray.
+        UserError: it is too large for Ray.
     """
-    files = list_code(root)
-    if Path("segbench/sweep/stages.py") not in files:
-        raise UserError(f"{root} is no checkout of segbench; submit from there, with your own modules beside segbench/")
-    sizes = {name: (root / name).stat().st_size / 1e6 for name in files}
+    files = {name.as_posix(): root / name for name in list_code(root)}
+    if "segbench/sweep/stages.py" not in files:
+        files |= _installed()
+    sizes = {name: path.stat().st_size / 1e6 for name, path in files.items()}
     if sum(sizes.values()) > MAX_MB:
         largest = sorted(files, key=lambda name: -sizes[name])[:3]
         told = ", ".join(f"{name} {sizes[name]:.0f} MB" for name in largest)
@@ -61,5 +61,11 @@ def pack_code(root: Path, target: Path) -> None:
             "a folder that all nodes see: move it, or add it to .gitignore"
         )
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in files:
-            archive.write(root / name, name.as_posix())
+        for name, path in files.items():
+            archive.write(path, name)
+
+
+def _installed() -> dict[str, Path]:
+    """Return name in the archive -> file of the segbench that runs: the nodes have the packages of the lock, not it."""
+    package = Path(__file__).parent.parent
+    return {f"segbench/{name.as_posix()}": package / name for name in _walk(package)}

@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from segbench.cluster.archive import list_code, pack_code
@@ -20,6 +21,8 @@ from segbench.spec.load import load_spec
 
 CODE = "~/.segbench/code"
 """Where the code is on the head; replaced by each submission."""
+_LAUNCHER = ("aiohttp", "aiohttp_cors", "colorful", "smart_open", "virtualenv")
+"""Modules of ray[default] that ray[tune] does not bring."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,14 @@ def run_ray(*arguments: str) -> None:
     """Run one of Ray's commands here.
 
     Raises:
+        UserError: Ray is there without its launcher and dashboard.
         SegbenchError: it failed; it has said why.
     """
+    if missing := [name for name in _LAUNCHER if name not in sys.modules and find_spec(name) is None]:
+        raise UserError(
+            f"sweeps on a cluster need Ray's launcher and dashboard, of which {', '.join(missing)} is not installed: "
+            "pip install 'segbench[cluster]'"
+        )
     result = subprocess.run([str(Path(sys.executable).parent / "ray"), *arguments], check=False)
     if result.returncode:
         raise SegbenchError(

@@ -132,7 +132,10 @@ def read_cluster(path: Path) -> ClusterFile:
     if path.suffix == ".sh":
         raise SpecError(f"{path}: this is a script, not a cluster file; in a SLURM allocation it is run by sbatch")
     if not path.exists():
-        raise SpecError(f"{path}: there is no such cluster file; cluster/ has gpu.yaml, local.yaml and kuberay.yaml")
+        raise SpecError(
+            f"{path}: there is no such cluster file; `segbench cluster init` writes those that come with segbench "
+            "to cluster/: local.yaml, gpu.yaml, gcp.yaml and kuberay.yaml"
+        )
     source = read_source(path)
     if "apiVersion" in source.tree:
         return ClusterFile(source, "kubernetes", source.tree, ())

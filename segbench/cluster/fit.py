@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from segbench.cluster.file import ClusterFile
-from segbench.cluster.rules import check_storage
+from segbench.cluster.rules import canonical, check_storage, locked_versions
 from segbench.cluster.tracking import check_tracking
 from segbench.spec.load import packed_place
 from segbench.spec.schema import SweepSpec
@@ -92,7 +92,7 @@ def _train(name: str, code: Sequence[Path]) -> Iterator[Problem]:
     top = module.split(".")[0]
     locked = Path("requirements.lock")
     dists = packages_distributions().get(top, [])
-    if locked.is_file() and any(f"\n{dist.lower()}==" in locked.read_text().lower() for dist in dists):
+    if locked.is_file() and {canonical(dist) for dist in dists} & locked_versions(locked).keys():
         return
     here = " (it is installed here)" if find_spec(top) else ""
     yield Problem(

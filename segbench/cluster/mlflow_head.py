@@ -83,7 +83,7 @@ def check_database(address: str) -> None:
         import psycopg2
     except ImportError as error:
         raise UserError(
-            "metadata.mlflow: PostgreSQL needs psycopg2 on the head: pip install psycopg2-binary"
+            "metadata.mlflow: PostgreSQL needs psycopg2 on the head: pip install 'segbench[postgres]'"
         ) from error
     try:
         psycopg2.connect(address, connect_timeout=10).close()

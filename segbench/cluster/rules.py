@@ -13,6 +13,7 @@ from segbench.spec.source import KeyPath, Problem
 LOCK = "requirements.lock"
 TOKEN = "~/.ray/auth_token"
 PYTHON = "3.11"
+_LOCKED = re.compile(r"^(?:# apart: )?([\w.-]+)==([\w.!+]+)", re.MULTILINE)
 _SECRET = re.compile(
     r"AKIA[0-9A-Z]{16}|aws_secret_access_key|(?<![a-z])(?:password|passwd|secret_key|api_key|auth_token)\s*[=:]\s*[^\s$~/]"
     r"|RAY_AUTH_TOKEN=\S|gh[pousr]_[A-Za-z0-9]{30}|-----BEGIN",
@@ -63,7 +64,10 @@ def _start_commands(tree: Mapping[str, Any]) -> Iterator[Problem]:
         commands: list[str] = tree.get(key) or []
         index = next((i for i, text in enumerate(commands) if "ray start" in text), None)
         if index is None:
-            yield Problem((key,), "has no `ray start`; take the commands from cluster/local.yaml")
+            yield Problem(
+                (key,),
+                "has no `ray start`; take the commands from cluster/local.yaml (segbench cluster init writes it)",
+            )
             continue
         path, text = (key, index), commands[index]
         if "RAY_AUTH_MODE=token" not in text:
@@ -102,7 +106,8 @@ def _file_mounts(tree: Mapping[str, Any]) -> Iterator[Problem]:
             hint = (
                 "; make it with `ray get-auth-token --generate`"
                 if remote == TOKEN
-                else f" (seen from {Path.cwd()}; ray up is run in the checkout)"
+                else f" (seen from {Path.cwd()}; `ray up` is run in the folder that has cluster/: a checkout, or where "
+                "`segbench cluster init` wrote it)"
             )
             yield Problem(("file_mounts", remote), f"there is no '{local}'{hint}")
     if not any(remote.rstrip("/") in (TOKEN, "~/.ray") for remote in mounts):
@@ -121,7 +126,7 @@ def _setup(tree: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(
             ("setup_commands",),
             "do not install requirements.lock: nodes with other versions than this checkout do not work together; "
-            "see cluster/local.yaml",
+            "see cluster/local.yaml (segbench cluster init writes it)",
         )
     for index, text in enumerate(commands):
         for package, version in re.findall(r"\b(ray|torch)(?:\[[\w,]*\])?==([\d.]+)", text):
@@ -154,9 +159,13 @@ def check_image(path: KeyPath, image: str, versions: Mapping[str, str]) -> Itera
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
-    """Return package -> version of a lock file."""
-    pairs = (line.strip().split("==") for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line)
-    return {pair[0].lower(): pair[1] for pair in pairs if not pair[0].startswith("#")}
+    """Return package -> version of a lock file; torch stands in a comment, because it is installed apart."""
+    return {canonical(name): version for name, version in _LOCKED.findall(lock.read_text(encoding="utf-8"))}
+
+
+def canonical(name: str) -> str:
+    """Return the one spelling of a package's name that package indexes go by."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _storage(file: ClusterFile) -> Iterator[Problem]:

@@ -17,7 +17,20 @@ _SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", he
 
 @click.group("cluster")
 def cluster_group() -> None:
-    """Sweeps on several machines: FILE is a cluster file such as cluster/local.yaml, SWEEP a sweep file."""
+    """Sweeps on several machines: FILE is a cluster file (`segbench cluster init` writes some), SWEEP a sweep file."""
+
+
+@cluster_group.command()
+@click.argument("folder", type=_PATH, default=".")
+def init(folder: Path) -> None:
+    """Write the cluster files that come with segbench, and the lock for the nodes, to FOLDER (the current one)."""
+    from segbench.core.ready import copy_cluster
+
+    for path in copy_cluster(folder):
+        click.echo(f"written: {path}")
+    click.echo(
+        f"change the lines marked (1) to (5) of {folder / 'cluster/local.yaml'}, or take another file: docs/clusters.md"
+    )
 
 
 def _sweep_verb(function: Callable[..., Any]) -> Callable[..., Any]:

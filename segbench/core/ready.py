@@ -1,5 +1,6 @@
 """The sweep files and cluster files that come with segbench: in the wheel, or beside the package in a checkout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from segbench.core.paths import atomic_path
 Kind = Literal["sweeps", "cluster"]
 
 _PACKAGE = Path(__file__).parent.parent
+_LOCK = "requirements.lock"
 
 
 def ready_folder(kind: Kind) -> Path:
@@ -46,14 +48,36 @@ def copy_ready(kind: Kind, name: str, folder: Path) -> Path:
     Raises:
         UserError: there is none of that name, or a file of that name is there already.
     """
-    source, target = ready_folder(kind) / name, folder / name
+    source = ready_folder(kind) / name
     if not source.is_file():
         names = ", ".join(sorted(path.name for path in ready_folder(kind).iterdir() if path.is_file()))
         raise UserError(f"{name}: no such file comes with segbench; there are {names}")
-    if target.exists():
-        raise UserError(f"{target}: is there already; remove it, or copy to another folder")
-    mode = source.stat().st_mode & 0o777
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(source.read_bytes())
-    target.chmod(mode)
-    return target
+    return _copy({source: folder / name})[0]
+
+
+def copy_cluster(folder: Path) -> list[Path]:
+    """Copy the cluster files to ``cluster`` in ``folder``, and beside it the lock that they bring to every node.
+
+    Raises:
+        UserError: one of them is there already; nothing is written then.
+    """
+    sources = [path for path in sorted(ready_folder("cluster").iterdir()) if path.is_file()]
+    return _copy({path: folder / "cluster" / path.name for path in sources} | {_lock(): folder / _LOCK})
+
+
+def _lock() -> Path:
+    in_wheel = _PACKAGE / "ready" / _LOCK
+    return in_wheel if in_wheel.is_file() else _PACKAGE.parent / _LOCK
+
+
+def _copy(files: Mapping[Path, Path]) -> list[Path]:
+    for target in files.values():
+        if target.exists():
+            raise UserError(f"{target}: is there already; remove it, or copy to another folder")
+    for source, target in files.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mode = source.stat().st_mode & 0o777
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(source.read_bytes())
+        target.chmod(mode)
+    return list(files.values())

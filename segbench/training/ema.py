@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class AveragedModel:
@@ -31,7 +32,8 @@ class AveragedModel:
         self._num_updates += 1
         averages, values = self.module.state_dict(), model.state_dict()
         floats = [name for name, value in values.items() if value.is_floating_point()]
-        torch._foreach_lerp_([averages[n] for n in floats], [values[n] for n in floats], 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average([averages[n] for n in floats], [values[n] for n in floats], None)
         for name in values.keys() - set(floats):  # counters of batch norm
             averages[name].copy_(values[name])
 

@@ -86,8 +86,7 @@ def read_facts(device: torch.device) -> DeviceFacts:
     else:
         has_bf16 = (
             device.type == "cpu"
-            and torch._C._has_mkldnn
-            and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-            and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+            and any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_tile"))
         )
     return DeviceFacts(kind=device.type, has_bf16=has_bf16)

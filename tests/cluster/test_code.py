@@ -1,6 +1,7 @@
 """What is brought to a cluster, and what comes back."""
 
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from segbench.cluster.archive import list_code, pack_code
 from segbench.cluster.check import check_cluster
-from segbench.cluster.commands import remote_sweep, sweep_arguments
+from segbench.cluster.commands import remote_sweep, run_ray, sweep_arguments
 from segbench.cluster.head import pack
 from segbench.core.errors import StateError, UserError
 from segbench.core.paths import SweepPaths
@@ -42,9 +43,27 @@ def test_code_with_data_in_it_is_refused_by_name(checkout: Path) -> None:
         pack_code(checkout, checkout / "runs/code.zip")
 
 
-def test_another_folder_than_a_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no checkout of segbench; submit from there"):
-        pack_code(tmp_path, tmp_path / "code.zip")
+def test_the_installed_segbench_goes_along_from_a_folder_that_has_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    pack_code(tmp_path, tmp_path.parent / "code.zip")
+    with zipfile.ZipFile(tmp_path.parent / "code.zip") as archive:
+        assert {"mine.py", "segbench/cluster/head.py", "segbench/report/page.js"} <= set(archive.namelist())
+        archive.extractall(tmp_path / "head")
+    command = [sys.executable, "-m", "segbench.cluster.head", "pack", "nowhere", "x.tar.gz"]
+    result = subprocess.run(command, cwd=tmp_path / "head", capture_output=True, text=True, check=False)
+    assert "nowhere" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("missing", [("colorful",), ("aiohttp_cors", "virtualenv")])
+def test_a_ray_without_its_launcher_is_told_in_one_sentence(
+    missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in missing:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr("segbench.cluster.commands.find_spec", lambda name: None if name in missing else True)
+    with pytest.raises(UserError, match=rf"{', '.join(missing)} .*pip install 'segbench\[cluster\]'$"):
+        run_ray("exec", "cluster/local.yaml", "true")
 
 
 def test_results_are_packed_without_checkpoints_and_databases(tmp_path: Path) -> None:

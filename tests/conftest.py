@@ -1,11 +1,13 @@
 """Settings of all tests, and what several folders of them share."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import sitecustomize  # noqa: F401  # what SEGBENCH_TEST_PRECISION changes
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 # the same examples every time, and no test depends on how fast the machine is
 settings.register_profile("segbench", deadline=None, derandomize=True)
 settings.load_profile("segbench")
+
+if "SEGBENCH_TEST_PRECISION" in os.environ:  # also in the processes that tests start
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split()])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -179,6 +179,7 @@ def test_pyfunc_gives_the_label_maps_of_predict(sweep: SweepPaths, pictures: Pat
     assert agreement(sweep.best("search", family), pictures, predict, tmp_path) >= 0.9999
 
 
+@pytest.mark.slow
 def test_a_batch_of_any_size_goes_through_the_exported_graph(sweep: SweepPaths, tmp_path: Path) -> None:
     export_model(sweep.best("search", "segformer"), "onnx", tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -192,6 +193,7 @@ def test_a_batch_of_any_size_goes_through_the_exported_graph(sweep: SweepPaths, 
     assert json.loads((tmp_path / "config.json").read_text())["size"] == [96, 128]
 
 
+@pytest.mark.slow
 def test_an_export_that_computes_something_else_is_not_written(
     sweep: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_an_export_that_computes_something_else_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_said_in_a_sentence(
     sweep: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         TrialState,
     )
     from segbench.final.model import LoadedModel, load_model
+    from segbench.report.vega import Chart
     from segbench.spec.schema import SweepSpec
     from segbench.sweep.result import Best, SweepResult, load
     from segbench.sweep.run import run
 
 __all__ = [
     "Best",
+    "Chart",
     "EpochResult",
     "LoadedModel",
     "SegbenchError",
@@ -51,6 +53,7 @@ _HOMES = {
     "core.errors": ("SegbenchError", "UserError"),
     "core.records": ("EpochResult", "SweepObserver", "TrainContext", "TrainFunction", "TrialRecord", "TrialState"),
     "final.model": ("LoadedModel", "load_model"),
+    "report.vega": ("Chart",),
     "spec.schema": ("SweepSpec",),
     "sweep.result": ("Best", "SweepResult", "load"),
     "sweep.run": ("run",),

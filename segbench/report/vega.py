@@ -1,5 +1,6 @@
 """Vega-Lite specifications as plain mappings: what all charts of the report share."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Chart:
     name: str
     """Unique on the page; file name of the figure."""
     title: str
-    spec: Spec
+    spec: Spec = dataclasses.field(repr=False)
     note: str = ""
     """How to read it."""
 

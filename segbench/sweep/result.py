@@ -115,7 +115,7 @@ class SweepResult:
         >>> import segbench
         >>> result = segbench.load("runs/quickstart")
         >>> result
-        <SweepResult 'quickstart': finished, 2 search trials, best val/miou 0.... (trial-0000), runs/quickstart>
+        <SweepResult 'quickstart': finished, 2 search trials, best val/miou 0... (trial-0000), runs/quickstart>
         >>> result.leaderboard[["rank", "name", "state", "seeds"]]
            rank        name     state  seeds
         0     1  trial-0000  COMPLETE      1

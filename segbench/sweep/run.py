@@ -85,7 +85,7 @@ def run(
     Examples:
         >>> import segbench
         >>> small = {"data.size": [32, 64], "data.num_images": [4, 2, 2], "budget.trials": 1, "baselines": [],
-        ...          "scheduler.max_epochs": 1, "scheduler.grace_epochs": 1, "retrain": None}
+        ...          "scheduler.max_epochs": 1, "scheduler.grace_epochs": 1, "retrain": None, "mlflow.enabled": False}
         >>> result = segbench.run("quickstart", small, out="runs/first", executor="local")
         search: 1 trials of at most 1 epochs
         search 0/1: trial-0000 starts at epoch 0/1

@@ -13,6 +13,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)\)")
+ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>~?")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".json": "json", ".md": "markdown", "": "docker"}
 
 
@@ -40,3 +41,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Lead links out of ``docs/`` to those pages."""
     return markdown if page.file.src_uri.startswith("source/") else OUTSIDE.sub(r"](source/\1.md)", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show a docstring's reference to another name as code alone."""
+    return ROLE.sub("<code>", html)

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from segbench.core.errors import SegbenchError, UserError
     from segbench.core.records import (
+        Assignment,
+        EpochRecord,
         EpochResult,
         SweepObserver,
         TrainContext,
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
     from segbench.sweep.run import run
 
 __all__ = [
+    "Assignment",
     "Best",
     "Chart",
+    "EpochRecord",
     "EpochResult",
     "LoadedModel",
     "SegbenchError",
@@ -51,7 +55,10 @@ __all__ = [
 
 _HOMES = {
     "core.errors": ("SegbenchError", "UserError"),
-    "core.records": ("EpochResult", "SweepObserver", "TrainContext", "TrainFunction", "TrialRecord", "TrialState"),
+    "core.records": (
+        *("Assignment", "EpochRecord", "EpochResult", "SweepObserver"),
+        *("TrainContext", "TrainFunction", "TrialRecord", "TrialState"),
+    ),
     "final.model": ("LoadedModel", "load_model"),
     "report.vega": ("Chart",),
     "spec.schema": ("SweepSpec",),

@@ -29,7 +29,9 @@ class Chart:
     name: str
     """Unique on the page; file name of the figure."""
     title: str
+    """What it shows."""
     spec: Spec = dataclasses.field(repr=False)
+    """Vega-Lite, with its data."""
     note: str = ""
     """How to read it."""
 

@@ -1,9 +1,14 @@
 """The public Python API: sweeps from Python, and their results as tables, models and pictures."""
 
+import ast
 import asyncio
+import inspect
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +88,21 @@ def test_every_public_name_is_there_and_documented() -> None:
             assert member.__doc__, name
 
 
+def test_every_field_of_a_public_class_is_documented() -> None:
+    for name in segbench.__all__:
+        thing = getattr(segbench, name)
+        if not (isinstance(thing, type) and is_dataclass(thing)):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(thing))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, following in pairwise(definition.body):
+            is_field = isinstance(field, ast.AnnAssign) and not ast.unparse(field.target).startswith("_")
+            is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            assert is_text or not is_field, f"{name}: {ast.unparse(field)}"
+
+
 def test_a_wrong_name_says_which_there_are() -> None:
-    with pytest.raises(AttributeError, match="'segbench' has no attribute 'sweep_it'; it has: Best, Chart"):
+    with pytest.raises(AttributeError, match="'segbench' has no attribute 'sweep_it'; it has: Assignment, Best"):
         segbench.sweep_it  # noqa: B018
 
 

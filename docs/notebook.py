@@ -40,7 +40,7 @@ content as nested mappings. The second argument changes it. The last line of a c
 # %%
 sweep = {
     "name": "tour",
-    "data": {"dataset": "streets", "size": [64, 128], "num_images": [40, 10, 10]},
+    "data": {"dataset": "streets", "size": [48, 96], "num_images": [40, 10, 10]},
     "training": {"model": "unet", "depth": 3, "batch_size": 4},
     "parameters": {
         "lr": {"distribution": "log_uniform_values", "min": 1e-3, "max": 2e-2},
@@ -103,7 +103,7 @@ image, labels = data.test.images[0], data.test.labels[0]
 model = result.best.model()
 classes = result.best.predict(image)
 row = np.hstack([image, model.colorize(model.lut[labels]), model.colorize(classes)])
-Image.fromarray(row).resize((3 * row.shape[1], 3 * row.shape[0]), Image.Resampling.NEAREST)
+Image.fromarray(row).resize((4 * row.shape[1], 4 * row.shape[0]), Image.Resampling.NEAREST)
 
 # %%
 truth = model.lut[labels]

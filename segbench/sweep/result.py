@@ -135,6 +135,7 @@ class SweepResult:
     paths: SweepPaths
     """Every file of the folder."""
     loaded: LoadedSpec = field(repr=False)
+    """The sweep file as checked, and its search space."""
 
     @property
     def spec(self) -> SweepSpec:

@@ -121,6 +121,7 @@ def run_cell(client: Any, code: str) -> tuple[dict[str, Any], str]:
     return reply["content"], "".join(printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_interrupting_a_kernel_leaves_a_sweep_that_the_same_cell_continues(
     executor: str, kernel: Any, tmp_path: Path

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from segbench.core.errors import SegbenchError, UserError
     from segbench.core.records import (
+        Assignment,
+        EpochRecord,
         EpochResult,
         SweepObserver,
         TrainContext,
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
         TrialState,
     )
     from segbench.final.model import LoadedModel, load_model
+    from segbench.report.vega import Chart
     from segbench.spec.schema import SweepSpec
     from segbench.sweep.result import Best, SweepResult, load
     from segbench.sweep.run import run
 
 __all__ = [
+    "Assignment",
     "Best",
+    "Chart",
+    "EpochRecord",
     "EpochResult",
     "LoadedModel",
     "SegbenchError",
@@ -49,8 +55,12 @@ __all__ = [
 
 _HOMES = {
     "core.errors": ("SegbenchError", "UserError"),
-    "core.records": ("EpochResult", "SweepObserver", "TrainContext", "TrainFunction", "TrialRecord", "TrialState"),
+    "core.records": (
+        *("Assignment", "EpochRecord", "EpochResult", "SweepObserver"),
+        *("TrainContext", "TrainFunction", "TrialRecord", "TrialState"),
+    ),
     "final.model": ("LoadedModel", "load_model"),
+    "report.vega": ("Chart",),
     "spec.schema": ("SweepSpec",),
     "sweep.result": ("Best", "SweepResult", "load"),
     "sweep.run": ("run",),

@@ -29,6 +29,13 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     build_site(tmp_path / "site")
     page = (tmp_path / "site" / "clusters.html").read_text()
     assert 'href="source/cluster/local.yaml.html"' in page
+    tour, api = ((tmp_path / "site" / f"{name}.html").read_text() for name in ("notebook", "api"))
+    assert 'src="images/notebook-0.png"' in tour
+    assert (tmp_path / "site" / "images" / "notebook-1.png").read_bytes().startswith(b"\x89PNG")
+    assert 'href="notebook.html"' in api
+    assert 'id="segbench.SweepResult.leaderboard"' in api
+    assert ":meth:" not in api
+    page += tour + api
     assert not re.findall(r'(?:src|href)="(?:https?:)?//(?!squidfunk|www\.cityscapes)[^"]*\.(?:js|css|woff2?)', page)
 
 

@@ -46,14 +46,19 @@ class Assignment:
     """A trial to run: what an executor is given, and what the ledger remembers of its start."""
 
     number: int
+    """Within its stage, from 0."""
     name: str
     """Readable and unique within the stage: ``trial-0007``, ``baseline-unet``, ``trial-0007-seed-1``."""
     origin: Literal["search", "baseline"]
+    """Whether the search proposed it or the sweep file names it."""
     params: Params
+    """What was drawn, or what a baseline sets, by dotted parameter name."""
     config: Mapping[str, Any]
     """Complete settings: :class:`segbench.core.config.TrialConfig` as a mapping, or the user's nested parameters."""
     seed: int
+    """Of the training."""
     max_epochs: int
+    """Epochs of a full training."""
     draws: Params = field(default_factory=dict)
     """What the sampler drew where it is not the value itself: quantiles of normal and rounded parameters."""
     problem: str = ""
@@ -64,11 +69,20 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """What a training function yields after each epoch."""
+    """What a training function yields after each epoch; a plain mapping of metrics stands for one with these alone.
+
+    Examples:
+        >>> from segbench import EpochResult
+        >>> weights = {"w": 0.5}
+        >>> result = EpochResult(metrics={"score": 0.81}, state=lambda: {"weights": weights})
+        >>> result.state()  # after this epoch the training can be continued, as context.state
+        {'weights': {'w': 0.5}}
+    """
 
     metrics: Mapping[str, Any]
     """``val/miou``, ``val/iou/<group>``, ``train/loss``, ``time/epoch_s``, ...: numbers, or short texts."""
     confusion: Confusion | None = None
+    """Pixel counts of this epoch's validation, K rows (truth) of K columns (prediction)."""
     state: Callable[[], Mapping[str, Any]] | None = None
     """Returns all that is needed to continue after this epoch: nested mappings and lists of tensors, numbers
     and strings. Called only when the caller decides to keep a checkpoint, before the generator goes on."""
@@ -90,22 +104,39 @@ class EpochReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainContext:
-    """What a training function is given beside its configuration."""
+    """What a training function is given beside its configuration.
+
+    Examples:
+        >>> from segbench import TrainContext
+        >>> def train(config, context):
+        ...     for epoch in range(context.epoch + 1, context.max_epochs + 1):
+        ...         yield {"score": config["x"] * epoch}
+        >>> list(train({"x": 0.5}, TrainContext(max_epochs=2)))  # by hand, without a sweep
+        [{'score': 0.5}, {'score': 1.0}]
+    """
 
     max_epochs: int
+    """Train up to this epoch; who runs the trial may stop it before."""
     epoch: int = 0
     """Epochs already done."""
     state: Mapping[str, Any] | None = None
     """What ``EpochResult.state()`` returned after epoch ``epoch``; None at the start."""
     seed: int = 0
+    """Of everything that the training draws."""
     device: str = "cpu"
+    """Where to compute: ``cpu`` or ``cuda``."""
     trial_number: int = 0
+    """Within its stage."""
     data: DataConfig | None = None
+    """The ``data:`` section; None for a training function of your own."""
     train_on: Literal["train", "train+val"] = "train"
+    """Splits to learn from."""
     batched_augmentation: bool | None = None
     """Augment whole batches by tensor code (True) or sample by sample (False); None: what is faster on the device."""
     metric: str = "val/miou"
+    """The searched metric, which patience looks at."""
     goal: Goal = "maximize"
+    """Direction of its improvement."""
     checkpoint: str | None = None
     """Folder of a finished training's best weights (test stage only)."""
     sharing: str | None = None
@@ -124,12 +155,15 @@ class EpochRecord:
     """One reported epoch, as kept in the ledger."""
 
     epoch: int
+    """From 1."""
     score: float
     """The searched metric's value at this epoch; NaN or infinite when training broke down."""
     metrics: Mapping[str, Any]
+    """All that the training function reported."""
     confusion: Confusion | None = None
+    """Pixel counts, as in EpochResult."""
     at: float = 0.0
-    """Unix time in seconds."""
+    """When it was reported: Unix time in seconds."""
     seconds: float = 0.0
     """Time that the epoch took, validation included."""
 
@@ -179,16 +213,21 @@ class TrialRecord:
     """Everything known of one trial, folded from the ledger."""
 
     assignment: Assignment
+    """What was asked: name, parameters, seed."""
     state: TrialState = TrialState.RUNNING
+    """Whether and how it ended."""
     reason: str = ""
     """Why it ended: ``rung 3``, ``patience``, ``nan``, ``oom``, ``error: <last traceback line>``."""
     epochs: Sequence[EpochRecord] = field(default=())
+    """Reported so far, in order."""
     attempts: Sequence[Attempt] = field(default=())
     """Failures that the trial survived."""
     audited_rung: int | None = None
     """Epoch at which ASHA would have stopped the trial, which runs on for the audit (``scheduler.audit``)."""
     started_at: float = 0.0
+    """Unix time in seconds."""
     ended_at: float | None = None
+    """Unix time in seconds; None while it runs."""
 
     @property
     def number(self) -> int:
@@ -289,12 +328,37 @@ class StageWork(Generic[Job]):
 
 
 class SweepObserver(Protocol):
-    """Hears of what happens; decides nothing."""
+    """Hears of what happens; decides nothing.
+
+    Any object with these two methods is one. They are called in the process that called :func:`segbench.run`, one at a
+    time; what they raise stops the sweep, which the same call continues.
+
+    Examples:
+        >>> class Best:
+        ...     score = 0.0
+        ...     def on_stage(self, stage, num_trials, max_epochs):
+        ...         self.score = 0.0
+        ...     def on_trial(self, record, stage):
+        ...         self.score = max(self.score, record.last_score or 0.0)
+    """
 
     def on_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
-        """A stage (search, retrain, test) begins; some of its trials may have run ahead of it."""
+        """Take in that a stage begins; some of its trials may have run ahead of it.
+
+        When a sweep is continued, :meth:`on_trial` is then called for each trial that was there before.
+
+        Args:
+            stage: ``search``, ``retrain`` or ``test``.
+            num_trials: how many trials it has at most.
+            max_epochs: how long they are at most.
+        """
         ...
 
     def on_trial(self, record: TrialRecord, stage: str) -> None:
-        """A trial of a stage started, reported an epoch, or ended."""
+        """Take in that a trial started, reported an epoch, or ended.
+
+        Args:
+            record: all that is known of it now.
+            stage: ``search``, ``retrain`` or ``test``.
+        """
         ...

@@ -28,12 +28,15 @@ class LoadedModel:
     """A module in eval mode and what its outputs mean."""
 
     module: nn.Module
+    """In eval mode, without gradients."""
     config: TrialConfig
+    """All settings that it was trained with."""
     switches: Switches
     """Those that it was trained and validated with."""
     groups: tuple[str, ...]
     """Class names in class order."""
     colors: tuple[Color, ...]
+    """RGB of each class."""
     size: tuple[int, int]
     """Height and width that it was trained at."""
     lut: Pixels
@@ -41,6 +44,7 @@ class LoadedModel:
     card: Mapping[str, Any]
     """All that ``config.json`` says."""
     device: torch.device
+    """Where it computes."""
 
     @property
     def num_parameters(self) -> int:

@@ -10,8 +10,7 @@ from string import Template
 from typing import Any
 
 from segbench import __version__
-from segbench.core.errors import UserError
-from segbench.core.paths import SweepPaths, atomic_path, atomic_write
+from segbench.core.paths import SweepPaths, atomic_write
 from segbench.report import markup
 from segbench.report.cost_charts import cost_charts
 from segbench.report.library import library
@@ -22,8 +21,6 @@ from segbench.report.trust import rung_table, trust_facts
 from segbench.report.vega import Chart
 from segbench.results.conclusion import conclude
 from segbench.results.folder import Results, read_results
-
-FIGURE_WIDTH_PX = 720
 
 _WIDTHS = {
     "half": (
@@ -71,18 +68,10 @@ def write_figures(results: Results, folder: Path) -> int:
     Raises:
         UserError: vl-convert, which draws them, is not installed.
     """
-    try:
-        import vl_convert
-    except ImportError:
-        raise UserError(
-            "--figures needs vl-convert, which draws charts without a browser: pip install 'segbench[figures]'"
-        ) from None
     charts = all_charts(results)
     for chart in charts:
-        spec = {**chart.spec, "width": FIGURE_WIDTH_PX, "background": "white", "title": chart.title}
-        with atomic_path(folder / f"{chart.name}.png") as temporary:
-            temporary.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
-        atomic_write(folder / f"{chart.name}.svg", vl_convert.vegalite_to_svg(spec))
+        for suffix in (".png", ".svg"):
+            chart.save(folder / f"{chart.name}{suffix}")
     return len(charts)
 
 

@@ -1,9 +1,16 @@
 """Vega-Lite specifications as plain mappings: what all charts of the report share."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
+
+from segbench.core.errors import UserError
+from segbench.core.paths import atomic_path
+
+FIGURE_WIDTH_PX = 720
 
 Spec = dict[str, Any]
 Values = Sequence[Mapping[str, Any]]
@@ -17,14 +24,46 @@ SERIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page."""
+    """A chart of the report; a notebook shows it as a picture."""
 
     name: str
     """Unique on the page; file name of the figure."""
     title: str
-    spec: Spec
+    """What it shows."""
+    spec: Spec = dataclasses.field(repr=False)
+    """Vega-Lite, with its data."""
     note: str = ""
     """How to read it."""
+
+    def draw(self, format: Literal["png", "svg"]) -> bytes:
+        """Return the chart as a picture on white, :data:`FIGURE_WIDTH_PX` wide; a PNG has twice the pixels.
+
+        Raises:
+            UserError: vl-convert, which draws it, is not installed.
+        """
+        try:
+            import vl_convert
+        except ImportError:
+            raise UserError(
+                "a figure needs vl-convert, which draws charts without a browser: pip install 'segbench[figures]'"
+            ) from None
+        spec = {**self.spec, "width": FIGURE_WIDTH_PX, "background": "white", "title": self.title}
+        if format == "png":
+            return bytes(vl_convert.vegalite_to_png(spec, scale=2))
+        return str(vl_convert.vegalite_to_svg(spec)).encode()
+
+    def save(self, file: str | Path) -> None:
+        """Write the chart as PNG, or as SVG where the name ends so.
+
+        Raises:
+            UserError: vl-convert, which draws it, is not installed.
+        """
+        with atomic_path(Path(file)) as temporary:
+            temporary.write_bytes(self.draw("svg" if Path(file).suffix == ".svg" else "png"))
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture that a notebook shows."""
+        return self.draw("png")
 
 
 def chart_spec(values: Values, height: int, **parts: Any) -> Spec:

@@ -13,6 +13,14 @@ from segbench.core.records import Confusion
 from segbench.training.class_tables import group_names
 
 _TIME = pa.timestamp("ms", tz="UTC")
+_BOARD_TYPES = {
+    **dict.fromkeys(("rank", "seeds", "seeds_failed", "parameters", "measured_batch"), pa.int64()),
+    **dict.fromkeys(
+        ("name", "origin", "model", "state", "reason", "tied_with", "measured_on", "config_hash", "mlflow_runs"),
+        pa.string(),
+    ),
+}
+"""Columns of the leaderboard that are no float64, parameters aside."""
 
 
 def trials_parquet(records: Records) -> pa.Table:
@@ -74,6 +82,24 @@ def metrics_parquet(records: Records) -> pa.Table:
     columns["confusion"] = pa.array([_flat(counts) for counts in fitting], pa.list_(pa.int64()))
     groups = next(group_names(epoch) for epoch in epochs if len(epoch.confusion or ()) == num_groups)
     return pa.table(columns).replace_schema_metadata({"groups": "\n".join(groups)})
+
+
+def leaderboard_frame(board: pd.DataFrame) -> pd.DataFrame:
+    """Return a leaderboard typed like the tables above: a column's type does not depend on which cells are empty."""
+
+    def column(name: str) -> pa.Array:
+        cells = [None if pd.isna(cell) else cell for cell in board[name]]
+        if name.startswith("params."):
+            return _typed(cells)
+        return pa.array(cells, _BOARD_TYPES.get(name, pa.float64()))
+
+    return to_frame(pa.table({name: column(name) for name in board.columns}))
+
+
+def group_names_of(table: pa.Table) -> list[str]:
+    """Return the names of the groups in ``confusion`` of a table from :func:`metrics_parquet`; empty without one."""
+    names = (table.schema.metadata or {}).get(b"groups", b"").decode()
+    return names.split("\n") if names else []
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

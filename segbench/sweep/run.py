@@ -84,12 +84,27 @@ def run(
 
     Examples:
         >>> import segbench
-        >>> result = segbench.run("quickstart", {"budget.trials": 1, "scheduler.max_epochs": 1, "retrain": None,
-        ...                       "baselines": []}, out="runs/first", executor="local")  # doctest: +ELLIPSIS
+        >>> small = {"data.size": [32, 64], "data.num_images": [4, 2, 2], "budget.trials": 1, "baselines": [],
+        ...          "scheduler.max_epochs": 1, "scheduler.grace_epochs": 1, "retrain": None, "mlflow.enabled": False}
+        >>> result = segbench.run("quickstart", small, out="runs/first", executor="local")
         search: 1 trials of at most 1 epochs
+        search 0/1: trial-0000 starts at epoch 0/1
         ...
-        >>> result.best.name
-        'trial-0000'
+        >>> result.best.name, result.status
+        ('trial-0000', 'finished')
+
+        A training of your own needs nothing but numbers:
+
+        >>> def train(config, context):
+        ...     for epoch in range(context.epoch, context.max_epochs):
+        ...         yield {"score": config["x"] * (epoch + 1)}
+        >>> sweep = {"name": "own", "metric": {"name": "score", "goal": "maximize"},
+        ...          "parameters": {"x": {"min": 0.0, "max": 1.0}}, "scheduler": {"max_epochs": 2},
+        ...          "budget": {"trials": 3}, "mlflow": {"enabled": False}}
+        >>> segbench.run(sweep, executor="local", objective=train).best.params
+        search: 3 trials of at most 2 epochs
+        ...
+        {'x': 0...}
     """
     if objective is not None and executor == "ray":
         raise UserError(

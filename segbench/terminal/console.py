@@ -1,5 +1,6 @@
 """The one kind of console: what users named is printed as it is, never taken for rich's markup or emoji."""
 
+import sys
 from typing import IO
 
 from rich.console import Console
@@ -12,4 +13,14 @@ def plain_console(file: IO[str] | None = None, width: int | None = None) -> Cons
         file: where to; None: standard output as it is when something is printed.
         width: in characters; None: the terminal's, else 80.
     """
-    return Console(file=file, width=width, markup=False, emoji=False, highlight=False, force_jupyter=False)
+    # a notebook's kernel sets FORCE_COLOR, by which rich would draw a live view into it
+    is_terminal = False if "ipykernel" in sys.modules else None
+    return Console(
+        file=file,
+        width=width,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_jupyter=False,
+        force_terminal=is_terminal,
+    )

@@ -91,6 +91,7 @@ def test_an_objective_in_the_current_folder_and_one_beside_the_sweep_file_are_fo
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_ray_finds_them_too(way: str, folder: Path) -> None:
     (folder / "below" / "sweep.yaml").write_text(SWEEP.format(train="beside:train"))

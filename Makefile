@@ -6,7 +6,12 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export RAY_TQDM ?= 0
 
-.PHONY: setup quickstart test check chaos e2e e2e-cluster e2e-cluster-short package test-python format docs lock peers bench-short clean
+JOBS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10
+NUMERICAL := not ray and not slow and not chaos and not cluster and not e2e and not package
+NUMERICAL_TESTS := $(addprefix tests/,data final models report sweep training)
+
+.PHONY: setup quickstart test test-slow test-elsewhere check chaos e2e e2e-cluster e2e-cluster-short package test-python format docs lock peers bench-short clean
 
 setup: $(READY)
 
@@ -25,8 +30,15 @@ check: $(READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: check  ## style, types and all tests
-	$(BIN)/pytest -q
+test: check  ## style, types and the tests, but for the slow ones
+	$(PYTEST)
+
+test-slow: $(READY)  ## the tests that take more than ten seconds each: kills, drained nodes, exports, benchmarks
+	$(PYTEST) -m 'slow and not chaos and not cluster and not e2e and not package'
+
+test-elsewhere: $(READY)  ## the numerical tests as processors without and with bf16 compute, once in random order
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m '$(NUMERICAL)' $(NUMERICAL_TESTS)
+	SEGBENCH_TEST_PRECISION=bf16 $(PYTEST) -m '$(NUMERICAL)' -p randomly $(NUMERICAL_TESTS)
 
 package: $(READY)  ## the wheel beside a user's packages, and with the oldest allowed ones, outside the checkout
 	$(BIN)/pytest -q -m package tests/package

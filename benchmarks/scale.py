@@ -167,7 +167,7 @@ def sweep(folder: Path, workers: int, trials: int, epoch_s: float, with_mlflow: 
     from rich.console import Console
 
     from segbench.core.ledger import Ledger
-    from segbench.results.folder import write_tables
+    from segbench.results.folder import read_results, write_tables
     from segbench.search.policy import SearchPolicy
     from segbench.spec.load import load_spec
     from segbench.sweep.folder import open_folder
@@ -190,7 +190,7 @@ def sweep(folder: Path, workers: int, trials: int, epoch_s: float, with_mlflow: 
         Sweep(loaded, paths, lambda stages: simulate(stages, clock, epoch_s), [progress]).run()
     found = {"rss_before_mb": before, "rss_end_mb": rss_mb(), "folder_mb": folder_mb(paths.root)}
     started = time.perf_counter()
-    write_tables(paths, "score", "maximize")
+    write_tables(read_results(paths, loaded.spec))
     found["tables_s"] = time.perf_counter() - started
     started = time.perf_counter()
     ledger = Ledger(paths.ledger("search"))

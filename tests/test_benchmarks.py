@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 CASES = {"train_step": 2, "epoch": 2, "metric": 2, "pair": 1}
 """Cases that the quick form has."""

@@ -17,13 +17,13 @@ from segbench.core.paths import SweepPaths
 @click.option("--format", "format_", type=click.Choice(["csv", "markdown", "table"]), default="table")
 def leaderboard(folder: str, format_: Literal["csv", "markdown", "table"]) -> None:
     """Print the leaderboard of the sweep in FOLDER."""
-    from segbench.results.folder import read_leaderboard
+    from segbench.results.folder import read_results
     from segbench.results.tables import render
     from segbench.sweep.folder import open_sweep
     from segbench.terminal.tables import render_table
 
     paths, loaded = open_sweep(folder)
-    table = read_leaderboard(paths, loaded.spec.metric.name, loaded.spec.metric.goal)
+    table = read_results(paths, loaded.spec).board
     click.echo(render_table(table) if format_ == "table" else render(table, format_), nl=False)
 
 
@@ -67,17 +67,17 @@ def compare(folder: str, top: int, browse: bool) -> None:
     from segbench.core.ledger import read_records
     from segbench.results.folder import read_delivered
     from segbench.sweep.folder import open_sweep
-    from segbench.tracking.comparison import choose_runs, compare_runs, table_columns
+    from segbench.tracking.comparison import choose_runs, compare_runs
     from segbench.tracking.tracker import set_mlflow_defaults, tracking_uri
 
     paths, loaded = open_sweep(folder)
-    metric, records = loaded.spec.metric, read_records(paths)
+    metric = loaded.spec.metric
+    records = read_records(paths, metric.name, metric.goal)
     delivered = read_delivered(paths)
-    chosen = [delivered.run_ids[key] for key in choose_runs(records, metric.goal, top) if key in delivered.run_ids]
+    chosen = [delivered.run_ids[key] for key in choose_runs(records, top) if key in delivered.run_ids]
     if not chosen:
         raise StateError(f"MLflow has no run of this sweep; deliver them with: segbench mlflow sync {folder}")
-    columns = table_columns(records, metric.name)
-    comparison = compare_runs(delivered.experiment_id, chosen, columns, metric.name, metric.goal)
+    comparison = compare_runs(delivered.experiment_id, chosen, records)
     set_mlflow_defaults()
     from segbench.tracking.view import share_view, tracking_server
 
@@ -128,7 +128,8 @@ def export(source: str, format_: Literal["huggingface", "onnx", "torch-export", 
         from segbench.tracking.tensorboard import write_events
 
         paths, loaded = open_sweep(source)
-        count = write_events(read_records(paths), loaded.spec.metric.name, loaded.spec.metric.goal, folder)
+        metric = loaded.spec.metric
+        count = write_events(read_records(paths, metric.name, metric.goal), folder)
         click.echo(f"{count} trials; look at them with: tensorboard --logdir {folder}")
         return
     if SweepPaths(Path(source)).spec.is_file():

@@ -7,7 +7,7 @@ from typing import Any
 from segbench.cluster.file import ClusterFile
 from segbench.cluster.instances import TOO_OLD, family_sizes, find_instance, is_arm
 from segbench.core.errors import UserError
-from segbench.spec.problems import KeyPath, Problem, listed, nearest, unknown
+from segbench.spec.source import KeyPath, Problem, listed, nearest, unknown
 
 _RAY_OWN = ("SubnetIds", "KeyName")
 """Keys of a node_config that Ray translates before it calls AWS."""

@@ -15,7 +15,7 @@ from segbench.cluster.rules import LOCK, check_launch, check_secrets, locked_ver
 from segbench.cluster.tracking import check_metadata, describe_tracking
 from segbench.core.errors import SpecError, StorageError
 from segbench.spec.load import LoadedSpec, load_spec, packed_place
-from segbench.spec.problems import Problem
+from segbench.spec.source import Problem
 
 _EXAMPLES = ("sg-0123456789abcdef0", "segbench-example", "192.168.1.1")
 """What stands in the shipped files for what only their user knows."""

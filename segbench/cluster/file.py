@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from segbench.cluster.instances import find_instance
 from segbench.core.errors import SpecError
-from segbench.spec.problems import KeyPath, Problem
-from segbench.spec.source import Source, read_source
+from segbench.spec.source import KeyPath, Problem, Source, read_source
 from segbench.tune.launcher import complete_config
 
 Kind = Literal["aws", "gcp", "azure", "local", "vsphere", "external", "kubernetes"]

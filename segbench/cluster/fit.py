@@ -10,8 +10,8 @@ from segbench.cluster.file import ClusterFile
 from segbench.cluster.rules import canonical, check_storage, locked_versions
 from segbench.cluster.tracking import check_tracking
 from segbench.spec.load import packed_place
-from segbench.spec.problems import Problem, listed
 from segbench.spec.schema import SweepSpec
+from segbench.spec.source import Problem, listed
 
 
 def storage_of(spec: SweepSpec, file: ClusterFile) -> str:

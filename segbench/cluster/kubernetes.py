@@ -7,7 +7,7 @@ from typing import Any
 from segbench.cluster.file import ClusterFile, worker_groups
 from segbench.cluster.rules import check_image, check_storage, locked_versions
 from segbench.core.errors import UserError
-from segbench.spec.problems import KeyPath, Problem, unknown
+from segbench.spec.source import KeyPath, Problem, unknown
 
 _JOB = frozenset(
     {

@@ -8,7 +8,7 @@ from typing import Any
 
 from segbench.cluster.file import ClusterFile
 from segbench.core.address import what_is_wrong
-from segbench.spec.problems import KeyPath, Problem
+from segbench.spec.source import KeyPath, Problem
 
 LOCK = "requirements.lock"
 TOKEN = "~/.ray/auth_token"

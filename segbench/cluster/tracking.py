@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
 from segbench.cluster.file import ClusterFile
-from segbench.spec.problems import Problem
 from segbench.spec.schema import SweepSpec
+from segbench.spec.source import Problem
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 _PATH = ("metadata", "mlflow")

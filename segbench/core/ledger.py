@@ -8,20 +8,39 @@ study, the rungs and MLflow are views that are made from it.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from segbench.core.errors import DiskFullError, StateError
 from segbench.core.paths import STAGES, Stage, SweepPaths, is_disk_full
-from segbench.core.records import Assignment, Attempt, Cause, EpochRecord, TrialRecord, TrialState
+from segbench.core.records import Assignment, Attempt, Cause, EpochRecord, Goal, TrialRecord, TrialState
 
 Event = Mapping[str, Any]
 
-Records = Mapping[Stage, Sequence[TrialRecord]]
-"""What the ledgers of all three stages say."""
+
+@dataclass(frozen=True)
+class Records:
+    """What the ledgers of a sweep say and what it was searched for, bound together once, where they are read."""
+
+    metric: str
+    """The searched metric."""
+    goal: Goal
+    """Direction of improvement."""
+    search: Sequence[TrialRecord] = ()
+    retrain: Sequence[TrialRecord] = ()
+    """Empty when nothing is retrained."""
+    test: Sequence[TrialRecord] = ()
+
+    def __getitem__(self, stage: Stage) -> Sequence[TrialRecord]:
+        """Return the trials of one stage, by number."""
+        return {"search": self.search, "retrain": self.retrain, "test": self.test}[stage]
+
+    def __iter__(self) -> Iterator[tuple[Stage, TrialRecord]]:
+        """Yield every trial with its stage, stage by stage."""
+        return ((stage, record) for stage in STAGES for record in self[stage])
 
 
 def read_ledger(path: Path) -> list[TrialRecord]:
@@ -37,9 +56,9 @@ def read_ledger(path: Path) -> list[TrialRecord]:
     return reader.records
 
 
-def read_records(paths: SweepPaths) -> Records:
+def read_records(paths: SweepPaths, metric: str, goal: Goal) -> Records:
     """Return what the ledgers of all stages say, also while the sweep runs."""
-    return {stage: read_ledger(paths.ledger(stage)) for stage in STAGES}
+    return Records(metric, goal, *(read_ledger(paths.ledger(stage)) for stage in STAGES))
 
 
 class LedgerReader:

@@ -130,10 +130,10 @@ def _card(chart: Chart, prefix: str) -> str:
 
 
 def _summary(results: Results) -> str:
-    search = results.records["search"]
-    running = sum(not record.state.is_finished for stage in results.records.values() for record in stage)
-    seconds = sum(record.seconds for stage in results.records.values() for record in stage)
-    retrain, test = results.records["retrain"], results.records["test"]
+    search = results.records.search
+    running = sum(not record.state.is_finished for _, record in results.records)
+    seconds = sum(record.seconds for _, record in results.records)
+    retrain, test = results.records.retrain, results.records.test
     parts = [
         results.spec.description,
         f"{len(search)} search trials, {len(retrain)} retrainings, {len(test)} tests",

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from segbench.core.records import Goal
 from segbench.report.vega import SERIES, Chart, Spec, Values, chart_spec, field, number, tooltip
 from segbench.results.conclusion import test_mious
 from segbench.results.finalists import Finalist, mean
@@ -21,7 +20,7 @@ def model_charts(results: Results) -> list[Chart]:
     """Return all charts of the finalists that have something to show."""
     rows = list(results.finalists[:MAX_ROWS])
     charts = [intervals(rows, results), agreement(rows, results), *winner_curves(rows, results)]
-    charts += [class_heat_map(rows, results.goal), *confusion_matrices(rows, results.goal)]
+    charts += [class_heat_map(rows), *confusion_matrices(rows)]
     return [chart for chart in charts if chart.spec["data"]["values"]]
 
 
@@ -51,11 +50,10 @@ def intervals(rows: list[Finalist], results: Results) -> Chart:
 
 def agreement(rows: list[Finalist], results: Results) -> Chart:
     """The search score beside the mean retrained one, and where they would be equal."""
-    goal = results.goal
     pairs = [
         (row.name, search, retrained)
         for row in rows
-        if (search := row.search_score(goal)) is not None and (retrained := mean(row.scores(goal))) is not None
+        if (search := row.search_score) is not None and (retrained := mean(row.scores)) is not None
     ]
     values = [{"name": name, "search": number(a), "retrained": number(b)} for name, a, b in pairs]
     both = [score for _, *scores in pairs for score in scores]
@@ -102,12 +100,12 @@ def winner_curves(rows: list[Finalist], results: Results) -> list[Chart]:
     ]
 
 
-def class_heat_map(rows: list[Finalist], goal: Goal) -> Chart:
+def class_heat_map(rows: list[Finalist]) -> Chart:
     """IoU of each class by model, on the test split where there is one."""
     values = []
     groups: list[str] = []
     for row in rows:
-        confusion, names = _confusion(row, goal)
+        confusion, names = _confusion(row)
         if confusion is not None:
             groups = names
             ious = zip(names, class_iou(confusion).tolist(), strict=True)
@@ -128,9 +126,9 @@ def class_heat_map(rows: list[Finalist], goal: Goal) -> Chart:
     return Chart("class-iou", "IoU by class", spec, note)
 
 
-def confusion_matrices(rows: list[Finalist], goal: Goal) -> list[Chart]:
+def confusion_matrices(rows: list[Finalist]) -> list[Chart]:
     """Two matrices, by row (where does a true class go) and by column (what is in a predicted class)."""
-    found = [(row.name, *_confusion(row, goal)) for row in rows]
+    found = [(row.name, *_confusion(row)) for row in rows]
     charts = []
     for way, axis, title in (("rows", 1, "Confusion: each true class"), ("columns", 0, "Confusion: each prediction")):
         values = []
@@ -188,10 +186,12 @@ def _series(names: list[str]) -> Spec:
     return field("name", "nominal", None, scale={"domain": names, "range": colors}, legend=legend)
 
 
-def _confusion(row: Finalist, goal: Goal) -> tuple[npt.NDArray[np.int64] | None, list[str]]:
+def _confusion(row: Finalist) -> tuple[npt.NDArray[np.int64] | None, list[str]]:
     """Return the summed matrix of a row's tests; of its best epochs on validation where nothing was tested."""
     epochs = [record.epochs[-1] for record in row.test if record.epochs]
-    epochs = epochs or [epoch for record in row.retrain or (row.search,) if (epoch := record.best(goal)) is not None]
+    epochs = epochs or [
+        epoch for record in row.retrain or (row.search,) if (epoch := record.best(row.goal)) is not None
+    ]
     epochs = [epoch for epoch in epochs if epoch.confusion is not None]
     if not epochs:
         return None, []

@@ -62,7 +62,7 @@ def make_gallery(results: Results) -> Gallery:
     """Return the best, median and worst test image of every finalist, seen by all of them (its best seed each)."""
     found: dict[str, ImageResults] = {}
     for finalist in results.finalists[:MAX_MODELS]:
-        seed = finalist.best_seed(results.goal)
+        seed = finalist.best_seed
         folder = None if seed is None else results.paths.trial("test", seed.assignment.name)
         read = None if folder is None else read_image_results(folder)
         if read is not None and any(read.label_maps):

@@ -23,7 +23,7 @@ def search_charts(results: Results) -> list[Chart]:
 def learning_curves(results: Results) -> Chart:
     """A line per trial; a cross where ASHA stopped it."""
     values, ends, audited = [], [], []
-    for record in results.records["search"]:
+    for record in results.records.search:
         label = {"trial": record.assignment.name, "state": record.state.value}
         points = [
             {**label, "epoch": epoch.epoch, "score": score}
@@ -158,7 +158,7 @@ def best_so_far(results: Results) -> list[Chart]:
     """The best score after so many trials, epochs and seconds."""
     events = sorted(
         (epoch.at, epoch.seconds, number_, score)
-        for number_, record in enumerate(results.records["search"])
+        for number_, record in enumerate(results.records.search)
         for epoch in record.epochs
         if (score := number(epoch.score)) is not None
     )
@@ -166,7 +166,7 @@ def best_so_far(results: Results) -> list[Chart]:
         return []
     better = max if results.goal == "maximize" else min
     best = list(accumulate((score for *_, score in events), better))
-    started = min(record.started_at for record in results.records["search"])
+    started = min(record.started_at for record in results.records.search)
     seen: set[int] = set()
     rows = []
     for index, ((at, _, trial, _), score) in enumerate(zip(events, best, strict=True)):

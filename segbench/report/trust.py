@@ -18,12 +18,8 @@ def trust_facts(results: Results) -> str:
 
 
 def _finalist_facts(results: Results) -> list[list[str]]:
-    goal, rows = results.goal, results.finalists
-    pairs = [
-        (s, r)
-        for row in rows
-        if (s := row.search_score(goal)) is not None and (r := mean(row.scores(goal))) is not None
-    ]
+    rows = results.finalists
+    pairs = [(s, r) for row in rows if (s := row.search_score) is not None and (r := mean(row.scores)) is not None]
     if not pairs:
         return []
     facts = []
@@ -32,13 +28,13 @@ def _finalist_facts(results: Results) -> list[list[str]]:
         text = f"{correlation:.2f} over {len(pairs)} rows"
         facts.append(["Search score and retrained score rank alike (Spearman)", text])
     winner = rows[0]
-    search, seeds, tests = winner.search_score(goal), winner.scores(goal), test_mious(winner)
+    search, seeds, tests = winner.search_score, winner.scores, test_mious(winner)
     if search is not None and seeds:
         text = f"{search:.4f} in the search, {mean(seeds):.4f} retrained"
         if tests and results.metric == "val/miou":
             text += f", {mean(tests):.4f} on the test split: {search - (mean(tests) or 0):+.4f}"
         facts.append([f"Optimism of the winner, {winner.name}", text])
-    spreads = [spread for row in rows if (spread := sample_std(row.scores(goal))) is not None]
+    spreads = [spread for row in rows if (spread := sample_std(row.scores)) is not None]
     if spreads and len(pairs) > 1:
         lead = abs(pairs[0][1] - pairs[1][1])
         facts.append(["Spread over seeds (mean std), and the winner's lead", f"{mean(spreads):.4f}, and {lead:.4f}"])
@@ -72,7 +68,7 @@ def _audit_facts(audit: Audit, results: Results) -> list[list[str]]:
 
 def rung_table(results: Results) -> str:
     """Return a row per rung: who came, who went on, and the score that was needed at last."""
-    scheduler, search = results.spec.scheduler, results.records["search"]
+    scheduler, search = results.spec.scheduler, results.records.search
     if scheduler.type != "asha":
         return ""
     rows = []
@@ -99,7 +95,7 @@ def rung_table(results: Results) -> str:
 
 
 def _looks(results: Results) -> str:
-    tests = results.records["test"]
+    tests = results.records.test
     again = sum(len(record.attempts) for record in tests)
     text = f"{len(tests)}, one per retraining"
     return f"{text}; {again} of them were begun again after a failure" if again else text

@@ -8,6 +8,7 @@ length, scores better than the last of the finalists that the search would have 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from segbench.core.ledger import Records
 from segbench.core.records import Goal, TrialRecord, TrialState
 from segbench.final.selection import select_finalists
 from segbench.results.statistics import Interval, binomial_interval
@@ -38,17 +39,17 @@ class Audit:
         return len(self.wrong) / self.num_audited
 
 
-def measure_audit(records: Sequence[TrialRecord], top_k: int, goal: Goal) -> Audit | None:
+def measure_audit(records: Records, top_k: int) -> Audit | None:
     """Return what the audit of a search says; None before an audited trial and one that was never stopped have ended.
 
     Args:
-        records: all trials of the search.
+        records: of the sweep.
         top_k: number of searched trials that become finalists.
-        goal: direction of improvement.
     """
-    audited = [record for record in records if record.audited_rung is not None]
+    search, goal = records.search, records.goal
+    audited = [record for record in search if record.audited_rung is not None]
     ended = [record for record in audited if record.state.is_finished]
-    rivals = _scores(select_finalists([record.as_stopped() for record in records], top_k, goal), goal)
+    rivals = _scores(select_finalists([record.as_stopped() for record in search], top_k, goal), goal)
     if not ended or not rivals:
         return None
     sign = 1 if goal == "maximize" else -1
@@ -57,7 +58,7 @@ def measure_audit(records: Sequence[TrialRecord], top_k: int, goal: Goal) -> Aud
     wrong = tuple(name for name, score in scores.items() if sign * (score - needed) > 0)
     best = max(rivals.values(), key=lambda score: sign * score)
     return Audit(
-        num_stops=len(audited) + sum(record.state is TrialState.PRUNED for record in records),
+        num_stops=len(audited) + sum(record.state is TrialState.PRUNED for record in search),
         num_running=len(audited) - len(ended),
         wrong=wrong,
         num_audited=len(ended),

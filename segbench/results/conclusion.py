@@ -13,7 +13,7 @@ EDGE = 0.05
 
 def conclude(results: Results) -> list[str]:
     """Return five sentences; fewer while there is nothing to say yet."""
-    ranked = [row for row in results.finalists if row.score(results.goal) is not None]
+    ranked = [row for row in results.finalists if row.score is not None]
     if not ranked:
         return ["No trial has a score yet."]
     winner = ranked[0]
@@ -48,9 +48,9 @@ def test_mious(row: Finalist) -> list[float]:
 
 
 def _what_won(winner: Finalist, results: Results) -> str:
-    seeds = winner.scores(results.goal)
+    seeds = winner.scores
     if not seeds:
-        return f"{winner.name} leads with {results.metric} {_number(winner.search_score(results.goal))} in the search."
+        return f"{winner.name} leads with {results.metric} {_number(winner.search_score)} in the search."
     spread = sample_std(seeds)
     text = f"{winner.name} won with {results.metric} {_number(mean(seeds))}"
     text += f" ± {_number(spread)} over {len(seeds)} seeds" if spread is not None else " with one seed"
@@ -59,7 +59,7 @@ def _what_won(winner: Finalist, results: Results) -> str:
 
 
 def _by_how_much(winner: Finalist, others: Sequence[Finalist], results: Results) -> str:
-    own = winner.score(results.goal)
+    own = winner.score
     if not others or own is None:
         return "There is nothing to compare it with."
     baselines = [row for row in others if row.search.assignment.origin == "baseline"]
@@ -69,7 +69,7 @@ def _by_how_much(winner: Finalist, others: Sequence[Finalist], results: Results)
     sign = 1 if results.goal == "maximize" else -1
     parts = []
     for role, row in rivals:
-        score = row.score(results.goal)
+        score = row.score
         assert score is not None
         parts.append(f"{_number(sign * (own - score))} {results.metric} better than {role} ({row.name})")
     return f"That is {' and '.join(parts)}."

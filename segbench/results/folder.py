@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbench.core.ledger import Records, read_records
-from segbench.core.paths import STAGES, SweepPaths, atomic_path, atomic_write
+from segbench.core.paths import SweepPaths, atomic_path, atomic_write
 from segbench.core.records import Goal, TrialRecord
 from segbench.results.audit import Audit, measure_audit
 from segbench.results.confidence import Confidence, measure_confidence
@@ -22,76 +22,89 @@ from segbench.results.finalists import Finalist, rank_finalists
 from segbench.results.leaderboard import leaderboard_table, trials_table
 from segbench.results.parquet import metrics_parquet, trials_parquet
 from segbench.results.tables import render
-from segbench.spec.load import LoadedSpec, load_spec
+from segbench.spec.load import load_spec, space_of
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space
 
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep's folder as it is now."""
+    """A sweep's folder as it is now: what its tables, its report and its conclusion are made of."""
 
     paths: SweepPaths
-    loaded: LoadedSpec
+    spec: SweepSpec
+    """The sweep file."""
     records: Records
-    finalists: tuple[Finalist, ...]
-    """Rows of the leaderboard, best first."""
-    confidence: Confidence
-    board: pd.DataFrame
-
-    @property
-    def spec(self) -> SweepSpec:
-        """The sweep file."""
-        return self.loaded.spec
-
-    @property
-    def space(self) -> Space:
-        """What was searched."""
-        return self.loaded.space
 
     @property
     def metric(self) -> str:
         """The searched metric."""
-        return self.spec.metric.name
+        return self.records.metric
 
     @property
     def goal(self) -> Goal:
         """Direction of improvement."""
-        return self.spec.metric.goal
+        return self.records.goal
+
+    @cached_property
+    def space(self) -> Space:
+        """What was searched."""
+        return space_of(self.spec)
+
+    @cached_property
+    def finalists(self) -> list[Finalist]:
+        """Rows of the leaderboard, best first."""
+        return rank_finalists(self.records)
+
+    @cached_property
+    def confidence(self) -> Confidence:
+        """How sure the test scores of the rows are."""
+        return measure_confidence(self.paths, self.finalists)
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        """The leaderboard with every column."""
+        counts = {row.name: count_parameters(self.model_folder(row)) for row in self.finalists}
+        return leaderboard_table(
+            self.records,
+            num_parameters={name: count for name, count in counts.items() if count is not None},
+            run_ids=read_delivered(self.paths).run_ids,
+            confidence=self.confidence,
+        )
 
     @cached_property
     def importances(self) -> dict[str, Mapping[str, float]]:
         """Importance of each parameter by measure."""
         from segbench.search.importance import importances  # optuna: half a second, for a sentence
 
-        return importances(self.space, self.records["search"], self.goal, self.spec.search.seed)
+        return importances(self.space, self.records.search, self.goal, self.spec.search.seed)
 
     @cached_property
     def audit(self) -> Audit | None:
         """How often it was wrong to stop a trial, as far as was audited."""
         retrain = self.spec.retrain
-        return measure_audit(self.records["search"], retrain.top_k if retrain else 1, self.goal)
+        return measure_audit(self.records, retrain.top_k if retrain else 1)
 
     def scored(self) -> list[tuple[TrialRecord, float]]:
         """Return the search trials that have a score, with the best one of each."""
-        pairs = ((record, record.best(self.goal)) for record in self.records["search"])
+        pairs = ((record, record.best(self.goal)) for record in self.records.search)
         return [(record, best.score) for record, best in pairs if best is not None]
 
+    def model_folder(self, row: Finalist) -> Path:
+        """Return the folder of a row's best weights: its best seed's, or without retraining the trial's."""
+        seed = row.best_seed
+        return self.paths.best("search", row.name) if seed is None else self.paths.best("retrain", seed.assignment.name)
 
-def read_results(paths: SweepPaths) -> Results:
-    """Return what the folder of a sweep says, also while it runs."""
-    loaded = load_spec(paths.spec, is_remote=True)
-    records, metric = read_records(paths), loaded.spec.metric
-    search, retrain, test = (records[stage] for stage in STAGES)
-    finalists = rank_finalists(search, retrain, test, metric.goal)
-    return Results(
-        paths=paths,
-        loaded=loaded,
-        records=records,
-        finalists=tuple(finalists),
-        confidence=measure_confidence(paths, finalists),
-        board=read_leaderboard(paths, metric.name, metric.goal),
-    )
+
+def read_results(paths: SweepPaths, spec: SweepSpec | None = None) -> Results:
+    """Return what the folder of a sweep says, also while it runs.
+
+    Args:
+        paths: the folder.
+        spec: its sweep file, if it has been read already.
+    """
+    spec = spec or load_spec(paths.spec, is_remote=True).spec
+    return Results(paths, spec, read_records(paths, spec.metric.name, spec.metric.goal))
 
 
 class Delivered(NamedTuple):
@@ -121,38 +134,6 @@ def count_parameters(folder: Path) -> int | None:
     )
 
 
-def read_leaderboard(paths: SweepPaths, metric: str, goal: Goal) -> pd.DataFrame:
-    """Return the leaderboard of the sweep in ``paths``, made from its ledgers and model folders."""
-    return _leaderboard(paths, read_records(paths), metric, goal)
-
-
-def _leaderboard(paths: SweepPaths, records: Records, metric: str, goal: Goal) -> pd.DataFrame:
-    search, retrain, test = (records[stage] for stage in STAGES)
-    finalists = rank_finalists(search, retrain, test, goal)
-    counts = {row.name: count_parameters(model_folder(paths, row, goal)) for row in finalists}
-    return leaderboard_table(
-        search,
-        retrain,
-        test,
-        metric,
-        goal,
-        num_parameters={name: count for name, count in counts.items() if count is not None},
-        run_ids=read_run_ids(paths),
-        confidence=measure_confidence(paths, finalists),
-    )
-
-
-def model_folder(paths: SweepPaths, finalist: Finalist, goal: Goal) -> Path:
-    """Return the folder of a row's best weights: its best seed's, or without retraining the trial's."""
-    seed = finalist.best_seed(goal)
-    return paths.best("search", finalist.name) if seed is None else paths.best("retrain", seed.assignment.name)
-
-
-def read_run_ids(paths: SweepPaths) -> dict[str, str]:
-    """Return the MLflow run ids that the last delivery left, by ``<stage>/<trial name>``."""
-    return read_delivered(paths).run_ids
-
-
 def read_delivered(paths: SweepPaths) -> Delivered:
     """Return what the last delivery to MLflow left; empty before any."""
     path = paths.mlflow_state
@@ -163,14 +144,13 @@ def read_delivered(paths: SweepPaths) -> Delivered:
     return Delivered(document["tracking_uri"], str(document["experiment_id"]), run_ids)
 
 
-def write_tables(paths: SweepPaths, metric: str, goal: Goal) -> None:
+def write_tables(results: Results) -> None:
     """Write ``trials`` and ``leaderboard`` tables and ``metrics.parquet``, each completely or not at all."""
-    records = read_records(paths)
-    atomic_write(paths.trials, trials_table(records["search"], metric, goal).to_csv(index=False))
-    table = _leaderboard(paths, records, metric, goal)
-    atomic_write(paths.leaderboard, render(table, "csv"))
-    atomic_write(paths.leaderboard.with_suffix(".md"), render(table, "markdown"))
-    _write_parquet(paths.trials.with_suffix(".parquet"), trials_parquet(records, goal))
+    paths, records = results.paths, results.records
+    atomic_write(paths.trials, trials_table(records).to_csv(index=False))
+    atomic_write(paths.leaderboard, render(results.board, "csv"))
+    atomic_write(paths.leaderboard.with_suffix(".md"), render(results.board, "markdown"))
+    _write_parquet(paths.trials.with_suffix(".parquet"), trials_parquet(records))
     _write_parquet(paths.metrics, metrics_parquet(records))
 
 
@@ -179,13 +159,12 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
-def export_models(paths: SweepPaths, goal: Goal) -> None:
+def export_models(results: Results) -> None:
     """Copy the best weights of each row of the leaderboard to ``models/<name>/``."""
-    records = read_records(paths)
-    for finalist in rank_finalists(records["search"], records["retrain"], records["test"], goal):
-        source = model_folder(paths, finalist, goal)
+    for row in results.finalists:
+        source = results.model_folder(row)
         if not (source / "model.safetensors").is_file():
             continue
         for name in ("model.safetensors", "config.json"):
-            with atomic_path(paths.model(finalist.name) / name) as temporary:
+            with atomic_path(results.paths.model(row.name) / name) as temporary:
                 shutil.copyfile(source / name, temporary)

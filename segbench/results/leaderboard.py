@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from segbench.core.ledger import Records
 from segbench.core.paths import Stage
-from segbench.core.records import Goal, TrialRecord, TrialState
+from segbench.core.records import TrialRecord, TrialState
 from segbench.results.confidence import Confidence
 from segbench.results.finalists import Finalist, mean, rank_finalists, sample_std
 
@@ -30,12 +31,12 @@ COSTS = {
 """Columns of what the test stage measures of each model, and the metrics that they show."""
 
 
-def trials_table(records: Sequence[TrialRecord], metric: str, goal: Goal) -> pd.DataFrame:
+def trials_table(records: Records) -> pd.DataFrame:
     """Return a row per search trial, by number, with a column ``params.<name>`` per parameter."""
-    params = _param_names(records)
+    metric, params = records.metric, _param_names(records.search)
     rows = []
-    for record in records:
-        best = record.best(goal)
+    for record in records.search:
+        best = record.best(records.goal)
         rows.append(
             {
                 "number": record.number,
@@ -61,11 +62,7 @@ def trials_table(records: Sequence[TrialRecord], metric: str, goal: Goal) -> pd.
 
 
 def leaderboard_table(
-    search: Sequence[TrialRecord],
-    retrain: Sequence[TrialRecord],
-    test: Sequence[TrialRecord],
-    metric: str,
-    goal: Goal,
+    records: Records,
     *,
     num_parameters: Mapping[str, int] | None = None,
     run_ids: Mapping[str, str] | None = None,
@@ -74,16 +71,13 @@ def leaderboard_table(
     """Return a row per retrained configuration, ranked; a row per search trial when nothing was retrained.
 
     Args:
-        search: records of the search.
-        retrain: records of the retraining; empty when there is none.
-        test: records of the test stage; without them the test columns are left out.
-        metric: the searched metric, which names the score columns.
-        goal: direction of improvement.
+        records: of the sweep; without tests the test columns are left out.
         num_parameters: weights of the model, by name of the search trial; left empty where unknown.
         run_ids: MLflow run ids by ``<stage>/<trial name>``; left empty where unknown.
         confidence: intervals and comparisons of the test scores; left empty where unknown.
     """
-    finalists = rank_finalists(search, retrain, test, goal)
+    metric, retrain, test = records.metric, records.retrain, records.test
+    finalists = rank_finalists(records)
     params = _param_names(row.search for row in finalists)
     groups = _test_groups(test)
     ranks = {finalist.name: rank for rank, finalist in enumerate(finalists, start=1)}
@@ -94,11 +88,11 @@ def leaderboard_table(
             "name": finalist.name,
             "origin": finalist.search.assignment.origin,
             "model": model_name(finalist.search),
-            f"search {metric}": finalist.search_score(goal),
+            f"search {metric}": finalist.search_score,
             **_param_cells(finalist.search, params),
             "config_hash": config_hash(finalist.search.assignment.config),
             "mlflow_runs": _join_run_ids(finalist, run_ids or {}),
-            **(_seed_cells(finalist, metric, goal) if retrain else _trial_cells(finalist.search)),
+            **(_seed_cells(finalist, metric) if retrain else _trial_cells(finalist.search)),
             **_test_cells(finalist, groups),
             **_cost_cells(finalist, (num_parameters or {}).get(finalist.name)),
             **_confidence_cells(finalist.name, ranks, confidence or Confidence()),
@@ -134,8 +128,8 @@ def _leaderboard_columns(
     ]
 
 
-def _seed_cells(finalist: Finalist, metric: str, goal: Goal) -> Row:
-    scores = finalist.scores(goal)
+def _seed_cells(finalist: Finalist, metric: str) -> Row:
+    scores = finalist.scores
     failed = [record for record in finalist.retrain if record.state is TrialState.FAIL]
     running = any(record.state is TrialState.RUNNING for record in finalist.retrain)
     state = TrialState.RUNNING if running else TrialState.FAIL if failed else TrialState.COMPLETE

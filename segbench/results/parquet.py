@@ -9,19 +9,18 @@ import pandas as pd
 import pyarrow as pa
 
 from segbench.core.ledger import Records
-from segbench.core.paths import STAGES
-from segbench.core.records import Confusion, Goal
+from segbench.core.records import Confusion
 from segbench.training.class_tables import group_names
 
 _TIME = pa.timestamp("ms", tz="UTC")
 
 
-def trials_parquet(records: Records, goal: Goal) -> pa.Table:
+def trials_parquet(records: Records) -> pa.Table:
     """Return a row per trial of every stage: what was asked of it and how it ended.
 
     A parameter's column is whole numbers, numbers, truth values or texts, whichever fits all trials.
     """
-    rows = [(stage, record, record.best(goal)) for stage in STAGES for record in records[stage]]
+    rows = [(stage, record, record.best(records.goal)) for stage, record in records]
     trials = [record for _, record, _ in rows]
     columns = {
         "stage": pa.array([stage for stage, _, _ in rows], pa.string()),
@@ -54,7 +53,7 @@ def metrics_parquet(records: Records) -> pa.Table:
 
     The names of the K groups, in order, stand in the file's metadata under ``groups``, separated by newlines.
     """
-    rows = [(stage, record, epoch) for stage in STAGES for record in records[stage] for epoch in record.epochs]
+    rows = [(stage, record, epoch) for stage, record in records for epoch in record.epochs]
     epochs = [epoch for _, _, epoch in rows]
     columns = {
         "stage": pa.array([stage for stage, _, _ in rows], pa.string()),

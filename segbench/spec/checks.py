@@ -7,10 +7,9 @@ from typing import Any
 
 from segbench.core.address import PACKED, is_bucket, what_is_wrong
 from segbench.core.records import Scalar
-from segbench.spec.distributions import EntryError
 from segbench.spec.fields import check_name, check_together, check_value
-from segbench.spec.problems import KeyPath, Problem, listed, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
+from segbench.spec.source import EntryError, KeyPath, Problem, listed, nearest, show, unknown
 from segbench.spec.space import Space, flatten
 
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")

@@ -1,6 +1,7 @@
 """What a parameter can be: one frozen class per kind of domain."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import NormalDist
@@ -209,3 +210,20 @@ def multiples_within(low: Number, high: Number, q: Number) -> tuple[int, int]:
 def _multiple(k: int, q: Number) -> Number:
     # 3 * 0.1 is 0.30000000000000004 in binary; users expect 0.3
     return k * q if isinstance(q, int) else float(k * Decimal(repr(q)))
+
+
+DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "constant": (("value",), ()),
+    "categorical": (("values",), ()),
+    "uniform": (("min", "max"), ()),
+    "int_uniform": (("min", "max"), ()),
+    "log_uniform_values": (("min", "max"), ()),
+    "log_uniform": (("min", "max"), ()),
+    "q_uniform": (("min", "max"), ("q",)),
+    "q_log_uniform_values": (("min", "max"), ("q",)),
+    "normal": ((), ("mu", "sigma")),
+    "log_normal": ((), ("mu", "sigma")),
+    "q_normal": ((), ("mu", "sigma", "q")),
+    "q_log_normal": ((), ("mu", "sigma", "q")),
+}
+"""Distribution -> the keys that it must have, and those that it may have."""

@@ -10,10 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from segbench.core.config import TrialConfig
 from segbench.core.records import Scalar
-from segbench.spec.distributions import EntryError
 from segbench.spec.domains import Categorical, Constant, Domain, Integer, Real
-from segbench.spec.problems import KeyPath, expectation, explain, show, unknown
 from segbench.spec.schema import RENAMED
+from segbench.spec.source import EntryError, KeyPath, expectation, explain, show, unknown
 from segbench.spec.space import Parameter, Space
 
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(TrialConfig))

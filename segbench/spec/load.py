@@ -18,9 +18,8 @@ from segbench.core.errors import SpecError
 from segbench.spec.checks import check_spec
 from segbench.spec.fields import FIELDS, field_value
 from segbench.spec.parse import parse_space
-from segbench.spec.problems import KeyPath, Problem, explain, nearest, show, unknown
 from segbench.spec.schema import BUILT_IN_TRAIN, RENAMED, SweepSpec, section_keys, sections
-from segbench.spec.source import Source, make_source, read_source
+from segbench.spec.source import KeyPath, Problem, Source, explain, make_source, nearest, read_source, show, unknown
 from segbench.spec.space import Space
 
 
@@ -94,6 +93,11 @@ def _load(source: Source, is_remote: bool) -> LoadedSpec:
     if problems or spec is None:
         raise SpecError(source.describe(problems))
     return LoadedSpec(spec, space, source)
+
+
+def space_of(spec: SweepSpec) -> Space:
+    """Return the search space of a spec that is right."""
+    return parse_space(spec.parameters, spec.training if spec.is_segmentation else None)[0]
 
 
 def packed_place(spec: SweepSpec, storage: str) -> str | None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from segbench.core.config import DataConfig, TrialConfig
 from segbench.core.paths import is_safe_name
 from segbench.core.records import Goal
-from segbench.spec.kinds import DISTRIBUTIONS
+from segbench.spec.domains import DISTRIBUTIONS
 
 BUILT_IN_TRAIN = "segbench.training.loop:train"
 

@@ -20,8 +20,8 @@ from segbench.spec.domains import (
     Transformed,
     is_same,
 )
-from segbench.spec.problems import dotted, explain
 from segbench.spec.schema import Baseline, SweepSpec
+from segbench.spec.source import dotted, explain
 
 __all__ = [
     "Categorical",

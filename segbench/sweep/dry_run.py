@@ -3,15 +3,15 @@
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from segbench.core.records import Assignment, Scalar
 from segbench.search.policy import SearchPolicy
 from segbench.spec.load import LoadedSpec, dump_spec
 from segbench.spec.plan import plan_sweep
-from segbench.sweep.preflight import check_sweep, disk_of, share_gpu
+from segbench.sweep.preflight import check_sweep
 from segbench.sweep.run import import_path
+from segbench.terminal.console import plain_console
 
 
 def sample_configurations(loaded: LoadedSpec, count: int) -> list[Assignment]:
@@ -32,22 +32,24 @@ def print_dry_run(loaded: LoadedSpec) -> None:
     """
     with import_path(loaded.path):
         check_sweep(loaded)
-    console = Console()
-    console.print(f"# {loaded.path}, as resolved", style="bold", highlight=False)
-    console.print(dump_spec(loaded.spec), markup=False, highlight=False)
+    console = plain_console()
+    console.print(f"# {loaded.path}, as resolved", style="bold")
+    console.print(dump_spec(loaded.spec), soft_wrap=True)
     plan = Table(title="plan", title_justify="left", show_header=False)
     for label, value in plan_sweep(loaded.spec, loaded.space).rows():
         plan.add_row(label, value)
     if loaded.spec.is_segmentation:
+        from segbench.sweep.prepare import disk_of, share_gpu
+
         plan.add_row("disk at most, without the data set", f"{disk_of(loaded).peak / 1e9:.2g} GB")
-    if loaded.spec.resources.gpu == "auto":
-        decided = share_gpu(loaded)()
-        plan.add_row("GPUs of a trial", f"{decided.gpu:g}: {decided.reason}")
+        if loaded.spec.resources.gpu == "auto":
+            decided = share_gpu(loaded)()
+            plan.add_row("GPUs of a trial", f"{decided.gpu:g}: {decided.reason}")
     console.print(plan)
     console.print("first configurations", style="bold")
     for assignment in sample_configurations(loaded, 3):
         params = ", ".join(f"{name}={_short(value)}" for name, value in assignment.params.items())
-        console.print(f"  {assignment.name}: {params}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {assignment.name}: {params}", soft_wrap=True)
 
 
 def _short(value: Scalar) -> str:

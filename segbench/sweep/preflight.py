@@ -1,29 +1,17 @@
 """Refuse before it costs: everything that can be known of a sweep before its first trial."""
 
-import importlib
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segbench.core.config import TrialConfig
-from segbench.core.errors import DataError, SegbenchError
-from segbench.core.paths import SweepPaths
+from segbench.core.errors import DataError
 from segbench.core.records import Scalar
-from segbench.data import absolute, check_data, open_data, recorded_key, share_data
-from segbench.data.labels import build_lut
 from segbench.models import check_config, find_family
 from segbench.spec.load import LoadedSpec
-from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Parameter, Space, baseline_params, build_config
 from segbench.sweep.folder import read_prior
 from segbench.training.function import load_function
-
-if TYPE_CHECKING:
-    from segbench.sweep.disk import DiskPlan
-    from segbench.training.sharing import Sharing
 
 MODEL_FIELDS = ("model", "variant", "pretrained")
 _PRECISIONS = ("fp16", "bf16", "auto", "fp32")
@@ -60,19 +48,12 @@ def check_sweep(loaded: LoadedSpec, has_objective: bool = False) -> None:
             check_config(TrialConfig(**build_config(spec, params)))
         except ValueError as error:
             raise loaded.error(key, str(error)) from error
+    from segbench.data import check_data  # numpy, pyarrow: not for a training function that reads no pictures
+
     try:
         check_data(spec.data)
     except DataError as error:
         raise loaded.error("data", str(error)) from error
-
-
-def disk_of(loaded: LoadedSpec) -> "DiskPlan":
-    """Return how much disk the sweep can occupy at most."""
-    from segbench.sweep.disk import plan_disk
-
-    spec, space = loaded.spec, loaded.space
-    groups, _, _ = build_lut(spec.data.groups, spec.data.ignore)
-    return plan_disk(spec, space, demanding_configs(loaded), len(groups))
 
 
 def demanding_configs(loaded: LoadedSpec) -> list[TrialConfig]:
@@ -88,51 +69,6 @@ def demanding_configs(loaded: LoadedSpec) -> list[TrialConfig]:
             most["accumulation_steps"] = 1
         configs[replace(TrialConfig(**build_config(spec, most)), pretrained=None)] = None
     return list(configs)
-
-
-def share_gpu(loaded: LoadedSpec) -> "Callable[[], Sharing]":
-    """Return what decides, on a machine with a GPU, which part of it a trial gets: to be called there."""
-    from segbench.training.sharing import decide_here
-
-    spec = loaded.spec
-    return partial(decide_here, demanding_configs(loaded), absolute(spec.data), spec.scheduler.max_epochs)
-
-
-def share_packed(
-    loaded: LoadedSpec, paths: SweepPaths, tell: Callable[[str], None], warn: Callable[[str], None]
-) -> LoadedSpec:
-    """Put the packed set where all nodes find it, if the sweep says where; return the sweep with its address.
-
-    Raises:
-        UserError: there are neither pictures nor a packed set, or the bucket cannot be used.
-    """
-    spec = loaded.spec
-    if not spec.is_segmentation or spec.data.packed is None:
-        return loaded
-    try:
-        shared = share_data(spec.data, recorded_key(paths.data))
-    except DataError as error:
-        raise loaded.error("data", str(error)) from error
-    if shared.changed:
-        warn(f"{shared.changed} since this sweep began; it goes on with the data as they were")
-    tell(f"packed data {'uploaded to' if shared.is_uploaded else 'at'} {shared.config.packed}")
-    return replace(loaded, spec=spec.model_copy(update={"data": shared.config}))
-
-
-def get_ready(spec: SweepSpec) -> None:
-    """Begin, in a thread, what takes seconds and need not wait for Ray: packing the data, and imports.
-
-    What goes wrong is told by the sweep, which does the same again.
-    """
-
-    def prepare() -> None:
-        with suppress(SegbenchError):
-            if spec.is_segmentation:
-                open_data(spec.data)
-        for module in ("segbench.sweep.stages", "segbench.tracking.tracker", "segbench.terminal.progress"):
-            importlib.import_module(module)
-
-    threading.Thread(target=prepare, name="segbench-ready", daemon=True).start()
 
 
 def worker_modules(loaded: LoadedSpec) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segbench.core.errors import StateError, UserError
-from segbench.core.ledger import read_records
 from segbench.core.paths import SweepPaths
 from segbench.core.records import Params
 from segbench.spec.load import LoadedSpec
@@ -119,7 +118,7 @@ class SweepResult:
         expected: tuple[Literal["search", "retrain", "test"], ...] = ("search",)
         if self.spec.retrain is not None:
             expected = ("search", "retrain", "test") if self.spec.is_segmentation else ("search", "retrain")
-        ended = all(record.state.is_finished for stage in records.values() for record in stage)
+        ended = all(record.state.is_finished for _, record in records)
         return "finished" if ended and all(records[stage] for stage in expected) else "unfinished"
 
     @cached_property
@@ -132,14 +131,14 @@ class SweepResult:
         """A row per trial of every stage; the columns of ``trials.parquet`` (docs/results.md), typed."""
         from segbench.results.parquet import to_frame, trials_parquet
 
-        return to_frame(trials_parquet(read_records(self.paths), self.spec.metric.goal))
+        return to_frame(trials_parquet(self._results.records))
 
     @cached_property
     def epochs(self) -> "pd.DataFrame":
         """A row per epoch of every trial; the columns of ``metrics.parquet`` (docs/results.md), typed."""
         from segbench.results.parquet import metrics_parquet, to_frame
 
-        return to_frame(metrics_parquet(read_records(self.paths)))
+        return to_frame(metrics_parquet(self._results.records))
 
     @cached_property
     def best(self) -> Best:
@@ -148,14 +147,11 @@ class SweepResult:
         Raises:
             StateError: no trial has a score yet.
         """
-        from segbench.results.folder import model_folder
-
-        goal = self.spec.metric.goal
-        row = next((row for row in self._results.finalists if row.score(goal) is not None), None)
-        score = None if row is None else row.score(goal)
+        row = next((row for row in self._results.finalists if row.score is not None), None)
+        score = None if row is None else row.score
         if row is None or score is None:
             raise StateError(f"{self.paths.place}: no trial has a score yet; look at result.trials for the reasons")
-        folders = (self.paths.model(row.name), model_folder(self.paths, row, goal))
+        folders = (self.paths.model(row.name), self._results.model_folder(row))
         folder = next((folder for folder in folders if (folder / "model.safetensors").is_file()), None)
         assignment = row.search.assignment
         return Best(row.name, score, assignment.params, assignment.config, folder)
@@ -204,7 +200,7 @@ class SweepResult:
     def _results(self) -> "Results":
         from segbench.results.folder import read_results
 
-        return read_results(self.paths)
+        return read_results(self.paths, self.spec)
 
 
 def load(place: str | Path) -> SweepResult:

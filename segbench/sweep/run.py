@@ -91,8 +91,6 @@ def run(
         >>> result.best.name
         'trial-0000'
     """
-    from segbench.sweep.result import load
-
     if objective is not None and executor == "ray":
         raise UserError(
             'objective: Ray\'s processes cannot import a function object; add executor="local", or put the function in '
@@ -103,7 +101,10 @@ def run(
     check_address("out", place)
     how = Run(executor=executor, address=address, min_nodes=min_nodes, growing=growing, resume=resume,
               objective=objective)  # fmt: skip
-    return load(run_sweep(loaded, place, how, observers))
+    finished = run_sweep(loaded, place, how, observers)
+    from segbench.sweep.result import load
+
+    return load(finished)
 
 
 def read_sweep(
@@ -168,7 +169,7 @@ def _run_stages(
     """Run what is not done yet; return where MLflow's runs are, None without MLflow."""
     from segbench.storage.mirror import Mirror
     from segbench.sweep.folder import open_folder, read_prior
-    from segbench.sweep.preflight import get_ready, share_packed
+    from segbench.sweep.prepare import get_ready, share_packed
 
     with ExitStack() as stack:
         mirror = None if paths.uri is None else stack.enter_context(Mirror(paths, screen.warn))
@@ -204,7 +205,8 @@ def _executor(loaded: LoadedSpec, paths: SweepPaths, how: Run, screen: "Screen")
 
         yield lambda stages: run_sequential(stages, partial(run_trial, objective=how.objective))
         return
-    from segbench.sweep.preflight import share_gpu, worker_modules
+    from segbench.sweep.preflight import worker_modules
+    from segbench.sweep.prepare import share_gpu
     from segbench.tune.cluster import check_storage, connect
 
     resources = loaded.spec.resources

@@ -18,7 +18,7 @@ from segbench.core.records import Assignment, StageWork, SweepObserver, TrialRec
 from segbench.data import absolute, keep_record, open_data
 from segbench.final.retrain import continue_list, longest_first, plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
-from segbench.results.folder import export_models, write_tables
+from segbench.results.folder import export_models, read_results, write_tables
 from segbench.search.policy import SearchPolicy
 from segbench.search.queue import FixedList, LedgerQueue, Policy
 from segbench.spec.load import LoadedSpec
@@ -105,8 +105,9 @@ class Sweep:
         finally:
             if self._mirror is not None:
                 self._mirror.fetch()
-            write_tables(self.paths, self.spec.metric.name, self.spec.metric.goal)
-        export_models(self.paths, self.spec.metric.goal)
+            results = read_results(self.paths, self.spec)
+            write_tables(results)
+        export_models(results)
 
     def _stages(self) -> Stages:
         with ExitStack() as ledgers:

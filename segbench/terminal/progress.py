@@ -140,7 +140,7 @@ class LineProgress:
         return "" if not left else f"; about {format_duration(left)} left"
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 def describe_best(record: TrialRecord, metric: str, goal: Goal) -> str:

@@ -2,32 +2,31 @@
 
 import sys
 from contextlib import AbstractContextManager
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from segbench.core.paths import SweepPaths
 from segbench.core.records import SweepObserver
-from segbench.results.folder import Results
 from segbench.spec.load import LoadedSpec
+from segbench.terminal.console import plain_console
+
+if TYPE_CHECKING:
+    from segbench.results.folder import Results
 
 
 class Screen:
-    """Standard output for what is asked for, standard error for warnings; notebooks get the lines of a file.
-
-    Nothing that the user named is taken for rich's markup.
-    """
+    """Standard output for what is asked for, standard error for warnings."""
 
     def __init__(self) -> None:
-        self.out = Console(file=sys.stdout, force_jupyter=False)
-        self.err = Console(file=sys.stderr, force_jupyter=False)
+        self.out = plain_console(sys.stdout)
+        self.err = plain_console(sys.stderr)
 
     def tell(self, message: str) -> None:
         """Print a line."""
-        self.out.print(message, markup=False, highlight=False, soft_wrap=True)
+        self.out.print(message, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Print a line to standard error, yellow where there are colours."""
-        self.err.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.err.print(message, style="yellow", soft_wrap=True)
 
     def progress(self, loaded: LoadedSpec) -> AbstractContextManager[SweepObserver]:
         """Give an observer that shows progress until the block ends."""
@@ -36,7 +35,7 @@ class Screen:
 
         return progress(loaded.spec, plan_sweep(loaded.spec, loaded.space), self.out)
 
-    def conclude(self, results: Results, mlflow_at: str | None) -> None:
+    def conclude(self, results: "Results", mlflow_at: str | None) -> None:
         """Print the leaderboard, what follows from it, and where everything is.
 
         Args:

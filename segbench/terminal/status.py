@@ -3,7 +3,6 @@
 from collections import Counter
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from segbench.core.ledger import read_ledger
@@ -12,11 +11,12 @@ from segbench.core.records import TrialRecord, TrialState
 from segbench.spec.plan import plan_sweep
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space
+from segbench.terminal.console import plain_console
 
 
 def print_status(paths: SweepPaths, spec: SweepSpec, space: Space) -> None:
     """Print :func:`status_table`."""
-    Console().print(status_table(paths, spec, space))
+    plain_console().print(status_table(paths, spec, space))
 
 
 def status_table(paths: SweepPaths, spec: SweepSpec, space: Space) -> Table:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segbench.results.tables import TEXT_COLUMNS, summarize
+from segbench.terminal.console import plain_console
 
 _DROPPED_FIRST = (
     *("reason", "tied with", "search ", "epochs", "test/miou_official", "seeds", "test/miou 95 %"),
@@ -51,7 +52,7 @@ def render_table(table: pd.DataFrame) -> str:
     """Return a leaderboard as aligned text with all main columns, which ends with a newline."""
     if table.empty:
         return "no trials yet\n"
-    console = Console(file=io.StringIO(), width=1000, color_system=None)
+    console = plain_console(io.StringIO(), width=1000)
     console.print(LeaderboardView(table))
     assert isinstance(console.file, io.StringIO)
     lines = (line.rstrip() for line in console.file.getvalue().splitlines())
@@ -63,4 +64,4 @@ def print_metrics(metrics: Mapping[str, float]) -> None:
     table = Table(show_header=False)
     for name, value in metrics.items():
         table.add_row(Text(name), f"{value:.4f}")
-    Console().print(table)
+    plain_console().print(table)

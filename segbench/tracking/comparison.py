@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote
 
 from segbench.core.ledger import Records
-from segbench.core.records import Goal
 from segbench.final.selection import rank_trials
 from segbench.results.finalists import rank_finalists
 from segbench.tracking.runs import metric_name
@@ -33,40 +32,32 @@ class Comparison:
     """Its value."""
 
 
-def choose_runs(records: Records, goal: Goal, top: int) -> list[str]:
+def choose_runs(records: Records, top: int) -> list[str]:
     """Return the keys of the runs to compare, best first.
 
     The retrained seeds of the first ``top`` rows of the leaderboard, then the best ``top`` trials of the search,
     baselines among them; 100 runs at most. Without retraining the trials alone.
     """
-    search = records["search"]
-    keys = []
-    if records["retrain"]:
-        ranked = rank_finalists(search, records["retrain"], records["test"], goal)
-        keys = [f"retrain/{seed.assignment.name}" for row in ranked[:top] for seed in row.retrain]
-    keys += [f"search/{record.assignment.name}" for record in rank_trials(search, goal)[:top]]
+    keys = [f"retrain/{seed.assignment.name}" for row in rank_finalists(records)[:top] for seed in row.retrain]
+    keys += [f"search/{record.assignment.name}" for record in rank_trials(records.search, records.goal)[:top]]
     return keys[:MAX_RUNS]
 
 
-def compare_runs(
-    experiment_id: str, run_ids: Sequence[str], columns: Sequence[str], metric: str, goal: Goal
-) -> Comparison:
+def compare_runs(experiment_id: str, run_ids: Sequence[str], records: Records) -> Comparison:
     """Return the addresses that show exactly ``run_ids``.
 
     Args:
         experiment_id: of all the runs.
         run_ids: in order.
-        columns: of the table, beside the run's name: :func:`table_columns`.
-        metric: whose best value sorts the table.
-        goal: direction of improvement.
+        records: of the sweep, whose best scores sort the table.
     """
     ids, experiments = (quote(json.dumps(list(values))) for values in (run_ids, [experiment_id]))
     wanted = ", ".join(f"'{run_id}'" for run_id in run_ids)
     state: Mapping[str, Any] = {
         "searchFilter": f"attributes.run_id IN ({wanted})",
-        "orderByKey": f"metrics.`{metric_name(f'best/{metric}')}`",
-        "orderByAsc": goal == "minimize",
-        "selectedColumns": list(columns),
+        "orderByKey": f"metrics.`{metric_name(f'best/{records.metric}')}`",
+        "orderByAsc": records.goal == "minimize",
+        "selectedColumns": table_columns(records),
         "runsHiddenMode": "SHOW_ALL",  # charts show the first ten otherwise
     }
     view = json.dumps(state)
@@ -81,10 +72,10 @@ def compare_runs(
     )
 
 
-def table_columns(records: Records, metric: str) -> list[str]:
+def table_columns(records: Records) -> list[str]:
     """Return the columns of the run table in MLflow's names: what the run is, what was searched, how good it was."""
-    params = dict.fromkeys(name for record in records["search"] for name in record.assignment.params)
-    metrics = [f"best/{metric}", *(["test/miou"] if records["test"] else [])]
+    params = dict.fromkeys(name for record in records.search for name in record.assignment.params)
+    metrics = [f"best/{records.metric}", *(["test/miou"] if records.test else [])]
     return [
         *(f"tags.`{name}`" for name in ("stage", "rank", "state", "reason")),
         *(f"metrics.`{metric_name(name)}`" for name in metrics),

@@ -95,8 +95,6 @@ class RunView:
 def trial_views(
     paths: SweepPaths,
     records: Records,
-    metric: str,
-    goal: Goal,
     common_tags: Mapping[str, str],
     final: bool,
     dataset: DatasetView | None = None,
@@ -106,16 +104,15 @@ def trial_views(
 
     Args:
         paths: the sweep's folder, for pictures and tables.
-        records: of all stages.
-        metric: the searched metric.
-        goal: direction of improvement.
+        records: of the sweep.
         common_tags: set on every run.
         dataset: what they were trained on; None where it is not known.
         final: nothing is running any more: unfinished trials become KILLED, and ranks are known.
         only: numbers of the trials to show, by stage; None for all.
     """
-    tests = {record.assignment.source: record for record in records["test"] if record.state.is_finished}
-    ranks = _rank_tags(records, goal) if final else {}
+    metric, goal = records.metric, records.goal
+    tests = {record.assignment.source: record for record in records.test if record.state.is_finished}
+    ranks = _rank_tags(records) if final else {}
     stages: tuple[Stage, ...] = ("search", "retrain")
     for stage in stages:
         for record in records[stage]:
@@ -223,10 +220,9 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {metric_name(key): float(value) for key, value in metrics.items() if isinstance(value, int | float)}
 
 
-def _rank_tags(records: Records, goal: Goal) -> dict[str, Mapping[str, str]]:
+def _rank_tags(records: Records) -> dict[str, Mapping[str, str]]:
     tags: dict[str, Mapping[str, str]] = {}
-    ranked = rank_finalists(records["search"], records["retrain"], records["test"], goal)
-    for rank, finalist in enumerate(ranked, start=1):
+    for rank, finalist in enumerate(rank_finalists(records), start=1):
         for key in (f"search/{finalist.name}", *(f"retrain/{seed.assignment.name}" for seed in finalist.retrain)):
             tags[key] = {"rank": str(rank)}
     return tags

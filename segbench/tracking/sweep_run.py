@@ -1,11 +1,11 @@
 """The parent run of a sweep: its settings, its progress over trials, and at the end its leaderboard."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from segbench.core.ledger import Records
 from segbench.core.paths import SweepPaths
-from segbench.core.records import Goal, TrialRecord, TrialState
+from segbench.core.records import TrialState
 from segbench.results.leaderboard import leaderboard_table
 from segbench.results.tables import render
 from segbench.spec.schema import SweepSpec
@@ -25,11 +25,11 @@ def sweep_view(paths: SweepPaths, spec: SweepSpec, records: Records, tags: Mappi
         tags: common to all runs.
         final: the sweep is not running (any more): the run ends, with leaderboard and tables.
     """
-    search = records["search"]
+    search = records.search
     settings = spec.model_dump(mode="json", include={"metric", "data", "search", "scheduler", "retrain"})
     if not spec.is_segmentation:
         del settings["data"]
-    ends = [record.ended_at for stage in records.values() for record in stage if record.ended_at is not None]
+    ends = [record.ended_at for _, record in records if record.ended_at is not None]
     files = [paths.spec, *([paths.trials, paths.leaderboard, paths.versions] if final else [])]
     return RunView(
         key=PARENT_KEY,
@@ -39,7 +39,7 @@ def sweep_view(paths: SweepPaths, spec: SweepSpec, records: Records, tags: Mappi
         end_ms=milliseconds(max(ends)) if final and ends else None,
         tags={**tags, "stage": "sweep", **({"mlflow.note.content": _note(spec, records)} if final else {})},
         params=flatten(settings),
-        points=_points(search, spec.metric.name, spec.metric.goal),
+        points=_points(records),
         texts={},
         files={path.name: path for path in files if path.is_file()},
     )
@@ -55,13 +55,13 @@ def common_tags(paths: SweepPaths, spec: SweepSpec) -> dict[str, str]:
 
 def _note(spec: SweepSpec, records: Records) -> str:
     """Return the run's description in Markdown: what it was, and the upper end of the leaderboard."""
-    search, retrain, test = records["search"], records["retrain"], records["test"]
+    search = records.search
     counts = ", ".join(
         f"{sum(record.state is state for record in search)} {state.value}" for state in TrialState if state.is_finished
     )
     head = f"{spec.description}\n\n" if spec.description else ""
     head += f"{len(search)} trials ({counts}), ranked by {spec.metric.name} ({spec.metric.goal}).\n\n"
-    table = leaderboard_table(search, retrain, test, spec.metric.name, spec.metric.goal)
+    table = leaderboard_table(records)
     lines = render(table, "markdown").splitlines(keepends=True)
     note = head[: _MAX_NOTE // 2]
     for line in lines:
@@ -71,10 +71,10 @@ def _note(spec: SweepSpec, records: Records) -> str:
     return note
 
 
-def _points(search: Sequence[TrialRecord], metric: str, goal: Goal) -> tuple[Point, ...]:
+def _points(records: Records) -> tuple[Point, ...]:
     """Return the sweep's progress: a point per ended trial with the best score so far and counts by state."""
     ended = sorted(
-        (record for record in search if record.state.is_finished and record.ended_at is not None),
+        (record for record in records.search if record.state.is_finished and record.ended_at is not None),
         key=lambda record: (record.ended_at, record.number),
     )
     counts = {f"trials/{state.value.lower()}": 0 for state in TrialState if state.is_finished}
@@ -82,11 +82,11 @@ def _points(search: Sequence[TrialRecord], metric: str, goal: Goal) -> tuple[Poi
     points = []
     for step, record in enumerate(ended, start=1):
         counts[f"trials/{record.state.value.lower()}"] += 1
-        epoch = record.best(goal)
+        epoch = record.best(records.goal)
         if epoch is not None:
-            better = max if goal == "maximize" else min
+            better = max if records.goal == "maximize" else min
             best = epoch.score if best is None else better(best, epoch.score)
-        score = {} if best is None else {metric_name(f"best/{metric}"): best}
+        score = {} if best is None else {metric_name(f"best/{records.metric}"): best}
         points.append(Point(step, milliseconds(record.ended_at or 0.0), {**counts, **score}))
     return tuple(points)
 
@@ -96,8 +96,8 @@ def _status(records: Records, has_retraining: bool) -> Status:
 
     FAILED when all search trials failed, KILLED when a trial is unfinished or the retraining was not reached.
     """
-    search = records["search"]
+    search = records.search
     if search and all(record.state is TrialState.FAIL for record in search):
         return "FAILED"
-    unfinished = any(not record.state.is_finished for stage in records.values() for record in stage)
-    return "KILLED" if unfinished or not search or (has_retraining and not records["retrain"]) else "FINISHED"
+    unfinished = any(not record.state.is_finished for _, record in records)
+    return "KILLED" if unfinished or not search or (has_retraining and not records.retrain) else "FINISHED"

@@ -8,11 +8,10 @@ from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
 from segbench.core.ledger import Records
-from segbench.core.paths import STAGES
 from segbench.core.records import Goal, Scalar, TrialRecord
 
 
-def write_events(records: Records, metric: str, goal: Goal, out: Path) -> int:
+def write_events(records: Records, out: Path) -> int:
     """Write ``<out>/<stage>/<trial>/`` for every trial that reported an epoch; return how many.
 
     Steps are epochs and times those of the ledger. The page HPARAMS has a row per trial: the parameters that were
@@ -21,16 +20,15 @@ def write_events(records: Records, metric: str, goal: Goal, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     count = 0
     with tempfile.TemporaryDirectory(prefix=".events-", dir=out) as temporary:
-        for stage in STAGES:
-            for record in records[stage]:
-                if not record.epochs:
-                    continue
-                name = f"{stage}/{record.assignment.name}"
-                _write_trial(record, metric, goal, Path(temporary) / name)
-                shutil.rmtree(out / name, ignore_errors=True)
-                (out / name).parent.mkdir(exist_ok=True)
-                (Path(temporary) / name).replace(out / name)
-                count += 1
+        for stage, record in records:
+            if not record.epochs:
+                continue
+            name = f"{stage}/{record.assignment.name}"
+            _write_trial(record, records.metric, records.goal, Path(temporary) / name)
+            shutil.rmtree(out / name, ignore_errors=True)
+            (out / name).parent.mkdir(exist_ok=True)
+            (Path(temporary) / name).replace(out / name)
+            count += 1
     return count
 
 

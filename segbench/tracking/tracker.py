@@ -16,8 +16,7 @@ from filelock import FileLock, Timeout
 
 from segbench.core.ledger import LedgerReader, Records
 from segbench.core.paths import STAGES, SweepPaths, atomic_write
-from segbench.results.finalists import rank_finalists
-from segbench.results.folder import model_folder, write_tables
+from segbench.results.folder import Results, write_tables
 from segbench.spec.schema import SweepSpec
 from segbench.tracking.dataset import dataset_view
 from segbench.tracking.runs import PARENT_KEY, RefusedError, trial_views
@@ -183,8 +182,9 @@ class _Session:
         self._news["retrain"] |= {source for number in self._news["test"] if (source := tests[number]) is not None}
 
     def _deliver(self, final: bool) -> SyncResult:
-        records: Records = {stage: ledger.records for stage, ledger in self._ledgers.items()}
-        if not records["search"]:
+        metric = self._spec.metric
+        records = Records(metric.name, metric.goal, *(self._ledgers[stage].records for stage in STAGES))
+        if not records.search:
             return SyncResult(tracking_uri=self._uri)
         delivery = self._connect()
         tags = common_tags(self._paths, self._spec)
@@ -195,7 +195,7 @@ class _Session:
             if final:
                 self._deliver_models(delivery, records)
                 delivery.save_cache()  # the tables show run ids
-                write_tables(self._paths, self._spec.metric.name, self._spec.metric.goal)
+                write_tables(Results(self._paths, self._spec, records))
                 delivery.deliver(sweep_view(self._paths, self._spec, records, tags, final=True))
         finally:
             delivery.save_cache()
@@ -208,9 +208,9 @@ class _Session:
         """Return the number of runs and of new steps delivered, and what MLflow refused."""
         num_runs, num_steps = 0, 0
         errors = []
-        metric, dataset = self._spec.metric, dataset_view(self._paths, self._spec)
+        dataset = dataset_view(self._paths, self._spec)
         only = None if final else self._news
-        for view in trial_views(self._paths, records, metric.name, metric.goal, tags, final, dataset, only):
+        for view in trial_views(self._paths, records, tags, final, dataset, only):
             try:
                 num_steps += 0 if delivery.is_delivered(view) else delivery.deliver(view)
                 num_runs += 1
@@ -221,15 +221,15 @@ class _Session:
 
     def _deliver_models(self, delivery: "Delivery", records: Records) -> None:
         """Log the model of each row of the leaderboard, and register the first two."""
-        goal = self._spec.metric.goal
+        results = Results(self._paths, self._spec, records)
         logged: list[str] = []
-        for finalist in rank_finalists(records["search"], records["retrain"], records["test"], goal):
-            folder = model_folder(self._paths, finalist, goal)
+        for finalist in results.finalists:
+            folder = results.model_folder(finalist)
             if not (folder / "model.safetensors").is_file():
                 continue
-            seed = finalist.best_seed(goal)
+            seed = finalist.best_seed
             key = f"search/{finalist.name}" if seed is None else f"retrain/{seed.assignment.name}"
-            best = (seed or finalist.search).best(goal)
+            best = (seed or finalist.search).best(records.goal)
             delivery.deliver_model(key, folder, step=best.epoch if best else 0)
             logged.append(key)
         winners = dict(zip(ALIASES, logged, strict=False))

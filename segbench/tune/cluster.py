@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's snapshots are never read, and grow with the sweep
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a training function finds its files where the command was given
 }
 _LOCAL = {
     "RAY_enable_metrics_collection": "0",  # nobody reads them: there is no dashboard
@@ -74,12 +75,23 @@ def connect(
     Raises:
         UserError: no cluster answers at ``address``, or no trial fits on any node that it has or can get.
     """
-    os.environ.update(_ENVIRONMENT)
     paths = {"PYTHONPATH": os.pathsep.join(own_paths())}
-    if address is None:
-        os.environ.update({**_LOCAL, **paths, "SEGBENCH_PRELOAD": ",".join(preload)})
+    local = {**_LOCAL, **paths, "SEGBENCH_PRELOAD": ",".join(preload)}
     # a second of imports, while Ray's processes start
     threading.Thread(target=importlib.import_module, args=("segbench.tune.run",), daemon=True).start()
+    with environment({**_ENVIRONMENT, **(local if address is None else {})}):
+        _start_ray(address, paths)
+        try:
+            _wait_for_nodes(min_nodes)
+            coming = growable_nodes() if can_grow else []
+            if coming is not None:
+                check_resources([*trial_nodes(), *coming], resources)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start_ray(address: str | None, paths: Mapping[str, str]) -> None:
     try:
         with _without_dashboard() if address is None else nullcontext():
             ray.init(
@@ -95,14 +107,21 @@ def connect(
             f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up` or `ray start "
             "--head`, or leave the option out to run on this machine"
         ) from error
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that Ray and its processes read, and put back what the caller had: a notebook goes on after us."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
     try:
-        _wait_for_nodes(min_nodes)
-        coming = growable_nodes() if can_grow else []
-        if coming is not None:
-            check_resources([*trial_nodes(), *coming], resources)
         yield
     finally:
-        ray.shutdown()
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import ray.autoscaler
 from jsonschema import Draft7Validator, ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from segbench.spec.problems import Problem, unknown
+from segbench.spec.source import Problem, unknown
 
 PROVIDERS = ("aws", "gcp", "azure", "local", "vsphere", "external")
 

@@ -1,7 +1,6 @@
 """All trials of a sweep on Ray: search, retraining and testing alike."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from segbench.core.records import StageWork
 from segbench.spec.schema import Budget, Resources
 from segbench.training.trial import TrialJob
 from segbench.tune.adapters import QueueScheduler, QueueSearcher, Watchdog
-from segbench.tune.cluster import is_one_machine, max_concurrent, trial_nodes
+from segbench.tune.cluster import environment, is_one_machine, max_concurrent, trial_nodes
 from segbench.tune.feed import Feed
 from segbench.tune.trainable import TrialActor
 
@@ -43,7 +42,6 @@ def run_on_ray(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # our records say what became of a trial, in one line
     concurrent = max_concurrent(trial_nodes(), resources, budget, can_grow)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)  # all that may run are asked for at once
     feed = Feed(stages)
     # On a cluster a process that waits may die with its machine, which is noticed only by its next trial, or keep one
     # that would be given back.
@@ -68,7 +66,8 @@ def run_on_ray(
         ),
     )
     try:
-        tuner.fit()
+        with environment({"TUNE_MAX_PENDING_TRIALS_PG": str(concurrent)}):  # all that may run are asked for at once
+            tuner.fit()
     except tune.TuneError as error:
         raise SegbenchError(f"Ray Tune stopped: {error}; the same command continues the sweep") from error
     if feed.error is not None:

@@ -1,6 +1,7 @@
 """SIGKILL at random moments: the continued sweep equals the one that was left alone.
 
-The short form runs with the other tests. The long form is ``make chaos``; SEGBENCH_CHAOS_SEED repeats one.
+The short form is one of the slow tests (``make test-slow``). The long form is ``make chaos``; SEGBENCH_CHAOS_SEED
+repeats one.
 """
 
 import os

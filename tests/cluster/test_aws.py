@@ -63,6 +63,7 @@ def change_five(folder: Path, group: str, image: str, max_workers: int) -> dict[
     return tree
 
 
+@pytest.mark.slow
 def test_ray_up_asks_for_what_the_file_says(account: Account, own_machine: Path, tmp_path: Path) -> None:
     group = account.prepare(BUCKET, "192.0.2.7/32")
     image = YAML(typ="safe").load(own_machine / FILE)["available_node_types"]["head"]["node_config"]["ImageId"]

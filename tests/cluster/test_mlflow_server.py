@@ -83,7 +83,7 @@ def test_the_small_case_is_a_file_on_the_heads_disk(machines: Machines) -> None:
     assert again["pid"] != note["pid"]
     printed = machines.run("h3", "cd /shared/code && python -m segbench compare /shared/small-of-h3")
     paths = SweepPaths(machines.shared / "small-of-h3")
-    assert f"{len(choose_runs(read_records(paths), 'maximize', 10))} runs" in printed
+    assert f"{len(choose_runs(read_records(paths, 'val/miou', 'maximize'), 10))} runs" in printed
     assert f"comparison   {url}/#/compare-runs?" in printed
     machines.run("h2", f"kill {again['pid']}")
 
@@ -138,7 +138,7 @@ def test_three_hosts_log_to_postgresql_and_a_bucket_and_the_laptop_compares(
 
     expected = []
     for sweep, paths in sweeps.items():
-        records = read_records(paths)
+        records = read_records(paths, "val/miou", "maximize")
         trials = [*records["search"], *records["retrain"]]
         epochs = sum(len(trial.epochs) for trial in trials)
         expected.append({"sweep": sweep, "status": "FINISHED", "runs": 1 + len(trials), "epochs": epochs})
@@ -226,7 +226,7 @@ def compare(machines: Machines, paths: SweepPaths, tmp_path: Path) -> None:
     addresses = dict(re.findall(r"^(comparison|run table|charts) +(http\S+)$", printed, re.MULTILINE))
     assert all(address.startswith(f"http://127.0.0.1:{PORT}/") for address in addresses.values())
     run_ids = read_delivered(paths).run_ids
-    chosen = {run_ids[key] for key in choose_runs(read_records(paths), "maximize", 3)}
+    chosen = {run_ids[key] for key in choose_runs(read_records(paths, "val/miou", "maximize"), 3)}
     program = tmp_path / "chromium"
     program.write_text(f'#!/bin/sh\nexec nsenter --net={machines.network_of("laptop")} {CHROMIUM} "$@"\n')
     program.chmod(0o755)

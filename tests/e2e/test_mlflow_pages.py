@@ -21,7 +21,7 @@ from browsing import CHROMIUM, Visit
 
 from segbench.core.ledger import read_records
 from segbench.core.paths import SweepPaths
-from segbench.results.folder import read_run_ids
+from segbench.results.folder import read_delivered
 from segbench.tracking.comparison import choose_runs
 
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -98,9 +98,9 @@ def addresses(paths: SweepPaths, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def chosen(paths: SweepPaths) -> set[str]:
     """Ids of the runs that should be shown: four retrained seeds (six with the baseline's), three trials."""
-    keys = choose_runs(read_records(paths), "maximize", 3)
+    keys = choose_runs(read_records(paths, "val/miou", "maximize"), 3)
     assert len([key for key in keys if key.startswith("search/")]) == 3
-    return {read_run_ids(paths)[key] for key in keys}
+    return {read_delivered(paths).run_ids[key] for key in keys}
 
 
 def test_the_comparison_shows_exactly_the_chosen_runs(browser, addresses: dict[str, str], chosen: set[str]) -> None:

@@ -1,6 +1,7 @@
 """From a model folder to numbers, tables and pictures."""
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from segbench.core.config import DataConfig, TrialConfig
 from segbench.core.errors import CheckpointError, DataError, UserError
 from segbench.core.records import TrainContext
 from segbench.data import open_data
 from segbench.final import evaluate
-from segbench.final.cost import _flops, measure_cost
+from segbench.final.cost import _flops, _peak_bytes, measure_cost
 from segbench.final.images import read_image_results
 from segbench.final.model import LoadedModel, load_model
 from segbench.models import build_model
@@ -140,9 +142,40 @@ def test_what_a_model_costs_is_measured(model: LoadedModel) -> None:
     by_hand += 9 * 3 * 4 * 32 * 64 / 1e9
     assert costs["model/gmacs"] > by_hand
     logits, weights = 8 * 32 * 64 * 4, model.num_parameters * 4
-    assert (weights + logits) / 2**20 < costs["model/peak_mib"] < 4 * (weights + logits) / 2**20
+    assert (weights + logits) / 2**20 < costs["model/peak_mib"] < most_bytes(model) / 2**20
     again = measure_cost(model, 4)
     assert without_latency(again) == without_latency(costs)
+
+
+def most_bytes(model: LoadedModel) -> int:
+    """Return what a pass holds if nothing is freed and its largest convolution unfolds its input.
+
+    How much of it a convolution really takes is the processor's choice: of an algorithm, and of a layout.
+    """
+    outputs, unfolded = [], [0]
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        outputs.append(output.numel() * 4)
+        if isinstance(module, nn.Conv2d):
+            unfolded.append(math.prod(module.kernel_size) * inputs[0].numel() * 4)
+
+    leaves = [module for module in model.module.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(note) for module in leaves]
+    model.predict(np.zeros((1, *model.size, 3), np.uint8))
+    for hook in hooks:
+        hook.remove()
+    return 2 * model.num_parameters * 4 + sum(outputs) + max(unfolded)
+
+
+def test_the_peak_is_what_is_held_at_once() -> None:
+    def run() -> None:
+        first = torch.zeros(1000)
+        second = torch.ones(3000)
+        del first
+        third = torch.zeros(500)
+        del second, third
+
+    assert _peak_bytes(run, torch.device("cpu")) == 4 * 4000
 
 
 def test_testing_needs_a_data_set_and_a_model(folder: Path, data_config: DataConfig, tmp_path: Path) -> None:
@@ -192,7 +225,7 @@ def test_a_picture_of_any_size_is_segmented_at_its_own_size(model: LoadedModel, 
 
 
 def test_a_folder_of_pictures_becomes_label_ids_and_colours(
-    folder: Path, model: LoadedModel, data_config: DataConfig, tmp_path: Path
+    folder: Path, data_config: DataConfig, tmp_path: Path
 ) -> None:
     images = open_data(data_config).test.images
     source = tmp_path / "in"
@@ -205,6 +238,7 @@ def test_a_folder_of_pictures_becomes_label_ids_and_colours(
     assert [path.relative_to(tmp_path / "out").as_posix() for path in files] == [
         "a_labelIds.png", "grey_labelIds.png", "sub/b_labelIds.png",
     ]  # fmt: skip
+    model = load_model(folder, precision="fp32")  # what leaves segbench is computed in it on every processor
     classes = model.predict(images[:1])[0]
     labels = read_png(files[0])
     assert labels.dtype == np.uint8

@@ -1,7 +1,5 @@
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _one_thread(one_thread: None) -> None: ...

@@ -26,7 +26,7 @@ from segbench.final import export
 from segbench.final.evaluate import predict_folder
 from segbench.final.export import export_model
 from segbench.final.model import LoadedModel, load_model
-from segbench.results.folder import read_run_ids
+from segbench.results.folder import read_delivered
 from segbench.tracking.tracker import sync, tracking_uri
 from segbench.training.loop import train
 
@@ -168,7 +168,7 @@ def test_exported_models_give_the_label_maps_of_predict(
 def test_pyfunc_gives_the_label_maps_of_predict(sweep: SweepPaths, pictures: Path, tmp_path: Path, family: str) -> None:
     mlflow.set_tracking_uri(tracking_uri(sweep, make_spec()))
     try:
-        model = mlflow.pyfunc.load_model(f"runs:/{read_run_ids(sweep)[f'search/{family}']}/model")
+        model = mlflow.pyfunc.load_model(f"runs:/{read_delivered(sweep).run_ids[f'search/{family}']}/model")
     finally:
         mlflow.set_tracking_uri(None)
 
@@ -179,6 +179,7 @@ def test_pyfunc_gives_the_label_maps_of_predict(sweep: SweepPaths, pictures: Pat
     assert agreement(sweep.best("search", family), pictures, predict, tmp_path) >= 0.9999
 
 
+@pytest.mark.slow
 def test_a_batch_of_any_size_goes_through_the_exported_graph(sweep: SweepPaths, tmp_path: Path) -> None:
     export_model(sweep.best("search", "segformer"), "onnx", tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -192,6 +193,7 @@ def test_a_batch_of_any_size_goes_through_the_exported_graph(sweep: SweepPaths, 
     assert json.loads((tmp_path / "config.json").read_text())["size"] == [96, 128]
 
 
+@pytest.mark.slow
 def test_an_export_that_computes_something_else_is_not_written(
     sweep: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_an_export_that_computes_something_else_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_said_in_a_sentence(
     sweep: SweepPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

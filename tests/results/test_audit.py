@@ -8,7 +8,7 @@ from objectives import full_curves
 from running import decisions, optuna_states, run, synthetic
 
 from segbench.core.errors import SegbenchError
-from segbench.core.ledger import Ledger, read_ledger
+from segbench.core.ledger import Ledger, Records, read_ledger
 from segbench.core.paths import SweepPaths
 from segbench.core.records import TrialRecord, TrialState
 from segbench.core.seeding import derive_seed
@@ -31,6 +31,10 @@ TOP_K = 3
 
 def searched(paths: SweepPaths) -> list[TrialRecord]:
     return read_ledger(paths.ledger("search"))
+
+
+def as_records(records: list[TrialRecord]) -> Records:
+    return Records("score", "maximize", records)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -90,7 +94,7 @@ def test_a_trial_that_breaks_after_its_stop_fails_and_its_stop_was_right(tmp_pat
     records = searched(run(synthetic(tmp_path, overrides=["scheduler.audit=1"]), tmp_path / "a"))
     audited = next(record for record in records if record.audited_rung)
     broken = replace(audited, state=TrialState.FAIL, reason="nan: score at epoch 7")
-    audit = measure_audit([broken if r is audited else r for r in records], TOP_K, "maximize")
+    audit = measure_audit(as_records([broken if r is audited else r for r in records]), TOP_K)
     assert audit is not None
     assert audited.assignment.name not in audit.wrong
 
@@ -125,7 +129,7 @@ def test_the_truth_is_the_rate_over_all_stops(every_stop: list[TrialRecord]) -> 
     finals = {record.number: max(curves[record.number]) for record in every_stop}
     full_length = sorted((finals[r.number] for r in every_stop if r.audited_rung is None), reverse=True)
     wrong = [record.assignment.name for record in stopped if finals[record.number] > full_length[TOP_K - 1]]
-    truth = measure_audit(every_stop, TOP_K, "maximize")
+    truth = measure_audit(as_records(every_stop), TOP_K)
     assert truth is not None
     assert len(stopped) > 100
     assert (truth.num_stops, truth.num_audited) == (len(stopped), len(stopped))
@@ -138,9 +142,9 @@ def test_the_truth_is_the_rate_over_all_stops(every_stop: list[TrialRecord]) -> 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize("top_k", [TOP_K, 10])
 def test_the_interval_contains_the_truth(every_stop: list[TrialRecord], share: float, top_k: int) -> None:
-    truth = measure_audit(every_stop, top_k, "maximize")
+    truth = measure_audit(as_records(every_stop), top_k)
     assert truth is not None
-    audits = [measure_audit(sample(every_stop, seed, share), top_k, "maximize") for seed in range(400)]
+    audits = [measure_audit(as_records(sample(every_stop, seed, share)), top_k) for seed in range(400)]
     found = [audit for audit in audits if audit is not None]
     assert len(found) > 390
     contained = [audit.interval.low <= truth.rate <= audit.interval.high for audit in found]

@@ -4,8 +4,8 @@ import statistics
 import pytest
 from sweep_ledgers import GROUPS, SweepWriter, segmentation_metrics, write_demo
 
-from segbench.core.ledger import read_ledger
-from segbench.core.paths import STAGES, SweepPaths
+from segbench.core.ledger import Records, read_ledger, read_records
+from segbench.core.paths import SweepPaths
 from segbench.core.records import TrialState
 from segbench.results.leaderboard import config_hash, leaderboard_table, trials_table
 
@@ -13,12 +13,12 @@ METRIC = "val/miou"
 
 
 def leaderboard(paths: SweepPaths, **options: object):
-    return leaderboard_table(*(read_ledger(paths.ledger(stage)) for stage in STAGES), METRIC, "maximize", **options)
+    return leaderboard_table(read_records(paths, METRIC, "maximize"), **options)
 
 
 def test_trials_have_a_row_each_with_every_parameter_and_empty_cells_where_inactive(writer: SweepWriter) -> None:
     write_demo(writer)
-    table = trials_table(read_ledger(writer.paths.ledger("search")), METRIC, "maximize")
+    table = trials_table(read_records(writer.paths, METRIC, "maximize"))
     assert list(table.columns) == [
         *("number", "name", "origin", "state", "reason", "epochs", "attempts", "audited_rung"),
         *("params.model", "params.lr"),
@@ -38,7 +38,7 @@ def test_trials_have_a_row_each_with_every_parameter_and_empty_cells_where_inact
 def test_csv_keeps_integers_and_every_digit(writer: SweepWriter) -> None:
     writer.trial("search", 0, "trial-0000", [0.1 + 0.2], params={"width": 8})
     writer.trial("search", 1, "trial-0001", [0.5], params={"lr": 1e-05})
-    text = trials_table(read_ledger(writer.paths.ledger("search")), METRIC, "maximize").to_csv(index=False)
+    text = trials_table(read_records(writer.paths, METRIC, "maximize")).to_csv(index=False)
     assert "0,trial-0000,search,COMPLETE,,1,,,8,,0.30000000000000004,0.30000000000000004,1,2.0," in text
     assert "1,trial-0001,search,COMPLETE,,1,,,,1e-05,0.5,0.5,1,2.0," in text
 
@@ -132,7 +132,7 @@ def test_a_minimised_metric_of_a_users_own_function_ranks_the_smallest_first(wri
         writer.epoch("search", number, 1, loss, {"loss": loss})
         writer.end("search", number)
     records = read_ledger(writer.paths.ledger("search"))
-    table = leaderboard_table(records, [], [], "loss", "minimize")
+    table = leaderboard_table(Records("loss", "minimize", records))
     assert table["search loss"].tolist() == [1.0, 2.0, 3.0]
     assert table["model"].tolist() == [None, None, None]
     assert table["config_hash"].tolist()[0] == config_hash({"net": {"depth": 2}, "x": 1.0})
@@ -150,5 +150,5 @@ def test_an_absent_class_is_left_out_of_the_mean_over_seeds(writer: SweepWriter)
 
 
 def test_an_empty_sweep_has_empty_tables(writer: SweepWriter) -> None:
-    assert trials_table([], METRIC, "maximize").to_csv(index=False).startswith("number,name,")
+    assert trials_table(Records(METRIC, "maximize")).to_csv(index=False).startswith("number,name,")
     assert leaderboard(writer.paths).empty

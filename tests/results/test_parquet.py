@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from sweep_ledgers import GROUPS, SweepWriter, write_demo, write_searched, write_tested
+from sweep_ledgers import GROUPS, SweepWriter, make_spec, write_demo, write_searched, write_tested
 
 from segbench.core.ledger import read_ledger, read_records
 from segbench.core.paths import STAGES
 from segbench.core.records import TrialState
-from segbench.results.folder import read_leaderboard, write_tables
+from segbench.results.folder import read_results, write_tables
 from segbench.results.parquet import metrics_parquet, trials_parquet
 from segbench.tracking.runs import trial_views
 
@@ -22,7 +22,7 @@ METRIC = "val/miou"
 
 def test_every_epoch_of_every_stage_is_there_with_its_confusion_matrix(writer: SweepWriter) -> None:
     write_demo(writer)
-    write_tables(writer.paths, METRIC, "maximize")
+    write_tables(read_results(writer.paths))
     table = pq.read_table(writer.paths.metrics)
     assert table.schema.metadata[b"groups"].decode().split("\n") == list(GROUPS)
     rows = {(row["stage"], row["number"], row["epoch"]): row for row in table.to_pylist()}
@@ -45,7 +45,7 @@ def test_parameters_are_typed_and_the_settings_complete(writer: SweepWriter) -> 
     first_params = {"lr": 0.1, "width": 8, "model": "unet", "mix": True}
     writer.trial("search", 0, "trial-0000", [0.5], params=first_params, config={"width": 8})
     writer.trial("search", 1, "trial-0001", [0.6], TrialState.FAIL, "oom", params={"lr": 1, "mix": "auto"}, config={})
-    table = trials_parquet({stage: read_ledger(writer.paths.ledger(stage)) for stage in STAGES}, "maximize")
+    table = trials_parquet(read_records(writer.paths, METRIC, "maximize"))
     types = {name: str(table.schema.field(f"params.{name}").type) for name in ("lr", "width", "model", "mix")}
     assert types == {"lr": "double", "width": "int64", "model": "string", "mix": "string"}
     first, second = table.to_pylist()
@@ -63,12 +63,12 @@ def test_parameters_are_typed_and_the_settings_complete(writer: SweepWriter) -> 
 def test_audited_trials_are_marked_in_every_table_and_in_mlflow(writer: SweepWriter) -> None:
     write_tested(writer)
     write_searched(writer)
-    write_tables(writer.paths, METRIC, "maximize")
+    write_tables(read_results(writer.paths))
     expected = {"trial-5": 1, "trial-11": 3}
     for table in (pd.read_csv(writer.paths.trials), pd.read_parquet(writer.paths.root / "trials.parquet")):
         marked = table[table["audited_rung"].notna()]
         assert dict(zip(marked["name"], marked["audited_rung"], strict=True)) == expected
-    views = trial_views(writer.paths, read_records(writer.paths), "val/miou", "maximize", {}, final=True)
+    views = trial_views(writer.paths, read_records(writer.paths, METRIC, "maximize"), {}, final=True)
     tags = {view.key: view.tags["audited_rung"] for view in views if "audited_rung" in view.tags}
     assert tags == {f"search/{name}": str(rung) for name, rung in expected.items()}
 
@@ -76,14 +76,14 @@ def test_audited_trials_are_marked_in_every_table_and_in_mlflow(writer: SweepWri
 def test_a_function_without_confusion_matrices_has_no_such_column(writer: SweepWriter) -> None:
     writer.start("search", 0, "trial-0000", params={"x": 1}, config={"x": 1})
     writer.epoch("search", 0, 1, 0.5, {"accuracy": 0.5})
-    table = metrics_parquet({"search": read_ledger(writer.paths.ledger("search")), "retrain": [], "test": []})
+    table = metrics_parquet(read_records(writer.paths, METRIC, "maximize"))
     assert table["accuracy"].to_pylist() == [0.5]
     assert "confusion" not in table.column_names
 
 
 def test_the_leaderboard_says_how_sure_it_is_and_which_rows_cannot_be_told_apart(writer: SweepWriter) -> None:
     write_tested(writer)
-    table = read_leaderboard(writer.paths, METRIC, "maximize")
+    table = read_results(writer.paths, make_spec()).board
     assert table["tied_with"].tolist() == ["2", "1", ""]
     assert (table["test/miou low"] < table["test/miou mean"]).all()
     assert (table["test/miou mean"] < table["test/miou high"]).all()
@@ -93,16 +93,16 @@ def test_the_leaderboard_says_how_sure_it_is_and_which_rows_cannot_be_told_apart
 
 def test_too_few_images_or_none_leave_the_columns_empty(writer: SweepWriter, tmp_path: Path) -> None:
     write_tested(writer, num_images=5)
-    table = read_leaderboard(writer.paths, METRIC, "maximize")
+    table = read_results(writer.paths, make_spec()).board
     assert table["test/miou low"].tolist() == [None] * 3
     other = SweepWriter(type(writer.paths)(tmp_path / "other"))
     write_demo(other)
-    assert read_leaderboard(other.paths, METRIC, "maximize")["test/miou high"].tolist() == [None] * 2
+    assert read_results(other.paths, make_spec()).board["test/miou high"].tolist() == [None] * 2
 
 
 def test_scores_of_the_leaderboard_follow_from_the_parquet_files(writer: SweepWriter) -> None:
     write_tested(writer)
-    write_tables(writer.paths, METRIC, "maximize")
+    write_tables(read_results(writer.paths))
     trials, metrics = (pd.read_parquet(writer.paths.root / f"{name}.parquet") for name in ("trials", "metrics"))
     board = pd.read_csv(writer.paths.leaderboard).set_index("name")
     names = trials[trials["stage"] == "search"].set_index("number")["name"]

@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Frames, str]:
     write_tested(writer)
     write_searched(writer)
     writer.close()
-    write_tables(writer.paths, METRIC, "maximize")
+    write_tables(read_results(writer.paths))
     page = build_page([read_results(writer.paths)])
     return read_frames(writer.paths.root), page
 

@@ -3,16 +3,16 @@ import io
 import pandas as pd
 import pytest
 from rich.console import Console
-from sweep_ledgers import SweepWriter, write_demo
+from sweep_ledgers import SweepWriter, make_spec, write_demo
 
 from segbench.core.records import TrialState
-from segbench.results.folder import read_leaderboard
+from segbench.results.folder import read_results
 from segbench.results.tables import render
 from segbench.terminal.tables import LeaderboardView, render_table
 
 
 def board(writer: SweepWriter) -> pd.DataFrame:
-    return read_leaderboard(writer.paths, "val/miou", "maximize")
+    return read_results(writer.paths, make_spec()).board
 
 
 def test_markdown_shows_the_main_columns_with_spread(writer: SweepWriter) -> None:

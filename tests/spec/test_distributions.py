@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from segbench.spec.distributions import EntryError, parse_domain
 from segbench.spec.domains import Categorical, Constant, Domain, Integer, Normal, Real, Transformed
+from segbench.spec.parse import EntryError, parse_domain
 from segbench.spec.schema import DISTRIBUTIONS
 
 EXAMPLES: list[tuple[dict[str, Any], Domain]] = [

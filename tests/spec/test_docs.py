@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from segbench.spec import docs
-from segbench.spec.kinds import DISTRIBUTIONS
+from segbench.spec.domains import DISTRIBUTIONS
 from segbench.spec.load import load_spec
 from segbench.spec.schema import section_keys, sections
 

@@ -103,10 +103,13 @@ def test_objects_come_and_go(address: str, tmp_path: Path) -> None:
 
 def test_one_driver_at_a_time(address: str) -> None:
     bucket = Bucket(address, patience_s=0)
-    with Lease(bucket, lease_s=3) as first:
+    with Lease(bucket, lease_s=12) as first:  # renewed six times as often, so also where threads wait for a core
         assert first.generation == 1
         assert is_running(bucket)
-        with pytest.raises(StateError, match=r"is in use: process \d+ on .* runs this sweep"), Lease(bucket, lease_s=3):
+        with (
+            pytest.raises(StateError, match=r"is in use: process \d+ on .* runs this sweep"),
+            Lease(bucket, lease_s=12),
+        ):
             pass
         first.check()
     assert not is_running(bucket)
@@ -173,10 +176,10 @@ def test_a_process_that_is_gone_need_not_be_waited_for(address: str) -> None:
     with Lease(bucket) as old:
         own = json.loads(bucket.read(old._name))
     claim(bucket, 3, machine=own["machine"], pid=2**22 + 1)
-    started = time.monotonic()
-    with Lease(bucket) as lease:
+    waits: list[str] = []
+    with Lease(bucket, tell=waits.append) as lease:
         assert lease.generation == 4
-    assert time.monotonic() - started < 10
+    assert waits == []
 
 
 # ledgers of objects

@@ -11,7 +11,7 @@ from running import local
 from segbench.core.paths import SweepPaths
 from segbench.spec.load import load_spec
 from segbench.sweep.folder import open_folder
-from segbench.sweep.preflight import disk_of
+from segbench.sweep.prepare import disk_of
 from segbench.sweep.stages import Sweep
 
 FILE = """

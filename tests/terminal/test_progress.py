@@ -9,6 +9,7 @@ from sweep_ledgers import make_spec
 
 from segbench.core.records import Assignment, EpochRecord, TrialRecord, TrialState
 from segbench.spec.plan import SweepPlan
+from segbench.terminal.console import plain_console
 from segbench.terminal.estimate import ExpectedWork, SweepView
 from segbench.terminal.progress import LineProgress, LiveProgress, format_duration, progress
 
@@ -80,7 +81,7 @@ def test_the_best_is_the_first_of_equals_and_nan_is_never_best() -> None:
 
 def test_lines_tell_starts_ends_and_rung_stops_but_not_epochs() -> None:
     out = io.StringIO()
-    lines = LineProgress(searching(), Console(file=out, width=40), "val/miou", "maximize")
+    lines = LineProgress(searching(), plain_console(out, width=40), "val/miou", "maximize")
     lines.on_stage("search", 10, 9)
     running = trial(0)
     lines.on_trial(running, "search")
@@ -104,7 +105,7 @@ def test_the_live_view_shows_states_best_running_trials_and_times() -> None:
     for record in (trial(0, 0.5, 0.4, state=TrialState.COMPLETE), trial(1, 0.25, 0.375)):
         live.on_trial(record, "search")
     time[0] = 75
-    console = Console(file=io.StringIO(), width=120)
+    console = plain_console(io.StringIO(), width=120)
     console.print(live.render())
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
@@ -118,7 +119,7 @@ def test_the_live_view_shows_states_best_running_trials_and_times() -> None:
 def test_what_runs_ahead_of_its_stage_is_shown_and_counted_when_the_stage_begins() -> None:
     out = io.StringIO()
     view = searching(retrain_epochs=18)
-    lines = LineProgress(view, Console(file=out, width=40), "val/miou", "maximize")
+    lines = LineProgress(view, plain_console(out, width=40), "val/miou", "maximize")
     ahead = trial(0, 0.25)
     for number in range(9):
         view.update(trial(number, 0.5, state=TrialState.COMPLETE), "search")
@@ -129,7 +130,7 @@ def test_what_runs_ahead_of_its_stage_is_shown_and_counted_when_the_stage_begins
     assert view.num_ended == 9
     assert [record.number for record in view.ahead] == [0]
     assert view.epochs_left == max(4 - 1, (9 - 1) / 2) + 18 - 1
-    console = Console(file=io.StringIO(), width=120)
+    console = plain_console(io.StringIO(), width=120)
     console.print(LiveProgress(view, "demo", "val/miou", "maximize").render())
     assert isinstance(console.file, io.StringIO)
     assert "demo: search 9/10   running 1  complete 9  ahead 1   elapsed" in console.file.getvalue()
@@ -144,7 +145,7 @@ def test_many_running_trials_are_cut() -> None:
     live = LiveProgress(searching(), "demo", "val/miou", "maximize")
     for number in range(20):
         live.on_trial(trial(number), "search")
-    console = Console(file=io.StringIO(), width=120)
+    console = plain_console(io.StringIO(), width=120)
     console.print(live.render())
     assert isinstance(console.file, io.StringIO)
     assert "and 8 more" in console.file.getvalue()

@@ -1,6 +1,7 @@
 """Which runs are compared, and the addresses that show them."""
 
 import json
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -13,25 +14,26 @@ from segbench.tracking.comparison import MAX_RUNS, choose_runs, compare_runs, ta
 
 def test_seeds_of_the_best_rows_come_before_the_best_trials(writer: SweepWriter) -> None:
     write_demo(writer)
-    records = read_records(writer.paths)
+    records = read_records(writer.paths, "val/miou", "maximize")
     seeds = [f"retrain/trial-0003-seed-{seed}" for seed in (0, 1)]
-    assert choose_runs(records, "maximize", 1) == [*seeds, "search/trial-0003"]
-    everything = choose_runs(records, "maximize", 10)
+    assert choose_runs(records, 1) == [*seeds, "search/trial-0003"]
+    everything = choose_runs(records, 10)
     assert everything[:4] == [*seeds, "retrain/baseline-unet-seed-0", "retrain/baseline-unet-seed-1"]
     assert everything[4:6] == ["search/trial-0003", "search/baseline-unet"]
     assert len(everything) == 8
-    assert choose_runs({**records, "retrain": [], "test": []}, "minimize", 1) == ["search/baseline-unet"]
-    assert len(choose_runs({**records, "search": [*records["search"]] * 40}, "maximize", 150)) == MAX_RUNS
+    assert choose_runs(replace(records, goal="minimize", retrain=[], test=[]), 1) == ["search/baseline-unet"]
+    assert len(choose_runs(replace(records, search=[*records.search] * 40), 150)) == MAX_RUNS
 
 
 def test_addresses_name_exactly_the_chosen_runs(writer: SweepWriter) -> None:
     write_demo(writer)
-    columns = table_columns(read_records(writer.paths), "val/miou")
+    records = read_records(writer.paths, "val/miou", "maximize")
+    columns = table_columns(records)
     assert columns == [
         *("tags.`stage`", "tags.`rank`", "tags.`state`", "tags.`reason`"),
         *("metrics.`best/val/miou`", "metrics.`test/miou`", "params.`model`", "params.`lr`", "attributes.`Duration`"),
     ]
-    comparison = compare_runs("7", ["a1", "b2"], columns, "val/miou", "maximize")
+    comparison = compare_runs("7", ["a1", "b2"], records)
     query = parse_qs(urlsplit(comparison.compare[1:]).query)
     assert json.loads(query["runs"][0]) == ["a1", "b2"]
     assert json.loads(query["experiments"][0]) == ["7"]
@@ -41,7 +43,7 @@ def test_addresses_name_exactly_the_chosen_runs(writer: SweepWriter) -> None:
     key = comparison.view_key.removeprefix("mlflow.sharedViewState.")
     assert comparison.table == f"#/experiments/7/runs?viewStateShareKey={key}"
     assert len(comparison.view) < 5000, "MLflow takes no longer tag of an experiment"
-    assert len(compare_runs("7", ["0" * 32] * MAX_RUNS, columns, "val/miou", "maximize").view) < 5000
+    assert len(compare_runs("7", ["0" * 32] * MAX_RUNS, records).view) < 5000
 
 
 def test_without_runs_in_mlflow_it_says_how_to_deliver_them(

@@ -22,7 +22,7 @@ from segbench.core.config import TrialConfig
 from segbench.core.paths import SweepPaths
 from segbench.final.model import load_model
 from segbench.models import build_model
-from segbench.results.folder import export_models, read_leaderboard, read_run_ids, write_tables
+from segbench.results.folder import export_models, read_delivered, read_results, write_tables
 from segbench.tracking.model import MODEL_TAG
 from segbench.tracking.tracker import sync, tracking_uri
 from segbench.training.checkpoint import save_model
@@ -62,7 +62,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Sw
 def load(writer: SweepWriter, run: str) -> PyFuncModel:
     mlflow.set_tracking_uri(tracking_uri(writer.paths, make_spec()))
     try:
-        return mlflow.pyfunc.load_model(f"runs:/{read_run_ids(writer.paths)[run]}/model")
+        return mlflow.pyfunc.load_model(f"runs:/{read_delivered(writer.paths).run_ids[run]}/model")
     finally:
         mlflow.set_tracking_uri(None)
 
@@ -97,7 +97,7 @@ def test_each_row_has_one_model_that_of_its_best_seed(logged: SweepWriter) -> No
     client = mlflow.MlflowClient(tracking_uri=tracking_uri(logged.paths, make_spec()))
     experiment = client.get_experiment_by_name("demo")
     models = client.search_logged_models([experiment.experiment_id])
-    run_ids = read_run_ids(logged.paths)
+    run_ids = read_delivered(logged.paths).run_ids
     assert {model.source_run_id for model in models} == {
         run_ids["retrain/trial-0003-seed-0"],
         run_ids["retrain/baseline-unet-seed-1"],
@@ -111,7 +111,7 @@ def test_each_row_has_one_model_that_of_its_best_seed(logged: SweepWriter) -> No
 
 def test_the_first_two_rows_are_registered_once_and_an_alias_follows_the_ranks(logged: SweepWriter) -> None:
     client = mlflow.MlflowClient(tracking_uri=tracking_uri(logged.paths, make_spec()))
-    run_ids = read_run_ids(logged.paths)
+    run_ids = read_delivered(logged.paths).run_ids
     versions = client.search_model_versions("name = 'demo'")
     aliases = {alias: client.get_model_version_by_alias("demo", alias).run_id for alias in ("champion", "challenger")}
     assert aliases == {
@@ -211,10 +211,10 @@ print(sys.modules["segbench"].__file__)
 
 def test_the_leaderboard_counts_weights_and_exports_each_rows_best_model(logged: SweepWriter) -> None:
     paths = logged.paths
-    table = read_leaderboard(paths, "val/miou", "maximize")
+    table = read_results(paths, make_spec()).board
     expected = sum(weight.numel() for weight in build_model(CONFIG, 8).parameters())
     assert table["parameters"].tolist() == [expected, expected]
-    export_models(paths, "maximize")
+    export_models(read_results(paths, make_spec()))
     for name, seed in (("trial-0003", "trial-0003-seed-0"), ("baseline-unet", "baseline-unet-seed-1")):
         for file in ("model.safetensors", "config.json"):
             assert (paths.model(name) / file).read_bytes() == (paths.best("retrain", seed) / file).read_bytes()
@@ -222,7 +222,7 @@ def test_the_leaderboard_counts_weights_and_exports_each_rows_best_model(logged:
 
 def test_tables_on_disk_are_read_back_as_numbers(logged: SweepWriter) -> None:
     paths = logged.paths
-    write_tables(paths, "val/miou", "maximize")
+    write_tables(read_results(paths, make_spec()))
     leaderboard, trials = pd.read_csv(paths.leaderboard), pd.read_csv(paths.trials)
     assert leaderboard["val/miou mean"].tolist() == pytest.approx([0.48, 0.36])
     assert leaderboard["parameters"].dtype == np.int64

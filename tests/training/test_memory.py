@@ -6,17 +6,18 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource, sys
+import ctypes, resource, sys
+assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0  # PR_SET_THP_DISABLE: pages of one size on every machine
 import torch
 from segbench.training.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-for _ in range(10):  # 64 MB each, more than glibc ever keeps by itself; aligned blocks need some rounds to find a place
-    torch.ones(16_000_000)
+for _ in range(10):  # 40 MB each, more than glibc ever keeps by itself; aligned blocks need some rounds to find a place
+    torch.ones(10_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
-    torch.ones(16_000_000)
+    torch.ones(10_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

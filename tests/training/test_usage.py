@@ -3,18 +3,29 @@
 import mmap
 import time
 
+import pytest
+
 from segbench.training.usage import Usage
 
 
-def test_a_busy_process_uses_about_a_core_and_a_sleeping_one_none() -> None:
+def test_a_busy_process_uses_a_core_and_a_sleeping_one_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of clocks that were told what to say: how much of a core a process gets depends on who else is busy."""
+    wall_s, cpu_s = iter([100.0, 102.0, 104.0, 108.0]), iter([7.0, 7.0, 9.0, 17.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(wall_s))
+    monkeypatch.setattr(time, "process_time", lambda: next(cpu_s))
     usage = Usage()
-    time.sleep(0.1)
-    asleep = usage.read()["system/cpu_percent"]
-    until = time.process_time() + 0.1
+    percents = [usage.read()["system/cpu_percent"] for _ in range(3)]
+    assert percents == [0, 100, 200]
+
+
+def test_the_clocks_are_those_of_this_process() -> None:
+    """However long two tenths of a second of the processor's time take."""
+    began_s, usage = time.perf_counter(), Usage()
+    until = time.process_time() + 0.2
     while time.process_time() < until:
         pass
-    assert asleep < usage.read()["system/cpu_percent"]
-    assert asleep < 50
+    percent, took_s = usage.read()["system/cpu_percent"], time.perf_counter() - began_s
+    assert percent >= 100 * 0.2 / took_s
 
 
 def test_memory_is_that_of_this_process() -> None:

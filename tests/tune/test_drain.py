@@ -49,6 +49,7 @@ def wait_for_epoch(folder: Path, epoch: int) -> Step:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_trials_leave_a_drained_node_and_lose_nothing(cluster: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "trail.yaml"

@@ -10,7 +10,8 @@ from segbench.core.errors import UserError
 from segbench.core.paths import SweepPaths
 from segbench.spec.load import LoadedSpec, load_spec
 from segbench.sweep.folder import open_folder
-from segbench.sweep.preflight import demanding_configs, share_gpu
+from segbench.sweep.preflight import demanding_configs
+from segbench.sweep.prepare import share_gpu
 from segbench.training.probe import Measurement
 from segbench.training.sharing import Sharing, no_gpu, strictest
 from segbench.tune.gpu import keep_sharing, share_on_cluster

@@ -36,6 +36,7 @@ def test_one_worker_on_ray_decides_like_the_sequential_executor(tmp_path: Path) 
     assert decisions(actual, "retrain") == decisions(expected, "retrain")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_sixty_trials_with_every_fault_mixed_in(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ CASES = {"train_step": 2, "epoch": 2, "metric": 2, "pair": 1}
 
 @pytest.mark.parametrize("name", CASES)
 def test_quick_form_measures_ours_in_every_case(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs torch in a process of its own")
     rows = _quick_rows(name, tmp_path)
     assert len({row["case"] for row in rows if row["variant"] == "ours" and row["value"]["median"] > 0}) == CASES[name]
 

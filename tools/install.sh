@@ -25,7 +25,7 @@ pip install --no-deps --no-compile "$torch" &   # unpacked while the others are 
 apart=$!
 by_uv || {
   echo "uv could not install requirements.lock here; pip does, which takes longer" >&2
-  pip install --require-hashes --requirement $lock
+  pip install --require-hashes --no-deps --requirement $lock   # all are there; pip takes coverage[toml] for another
 }
 wait $apart
 pip install --no-compile "$torch"               # what its build needs besides: nothing on a CPU

@@ -21,7 +21,7 @@ rm -rf "$folder"
 "$uv" build --quiet --python "$python" --out-dir "$folder/dist"   # the sdist, and from it the wheel
 echo 'torch; python_version < "3"' >"$folder/no-torch.txt"
 "$uv" pip install --quiet --python "$folder/venv" --overrides "$folder/no-torch.txt" "$folder"/dist/*.whl \
-  boto3 cityscapesscripts hypothesis 'moto[server]' onnxruntime psutil pytest pytest-timeout vl-convert-python
+  boto3 cityscapesscripts hypothesis 'moto[server]' onnxruntime psutil psycopg2-binary pytest pytest-timeout vl-convert-python
 "$uv" pip list --quiet --python "$folder/venv" | grep -iE '^(ray|optuna|mlflow|transformers|numpy|pandas|pyarrow|pydantic) '
 # -P and importlib mode: the installed wheel is tested, not the checkout's folder. Ray's workers train, so they need torch.
 "$folder/venv/bin/python" -P tools/import_all.py

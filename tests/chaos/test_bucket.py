@@ -89,4 +89,5 @@ def test_a_sweep_in_a_bucket_killed_and_continued_elsewhere_ends_the_same(
 
 @pytest.mark.slow
 def test_real_models_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="needs torch in a process of its own")
     compare(unet_file(tmp_path), "local", [("search", 9), ("test", 1)], monkeypatch)

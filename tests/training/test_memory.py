@@ -24,6 +24,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_large_tensors_take_the_memory_of_those_before() -> None:
+    pytest.importorskip("torch", reason="needs torch in a process of its own")
+
     def page_faults(how: str) -> int:
         done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
         return int(done.stdout)

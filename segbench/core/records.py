@@ -182,6 +182,8 @@ class TrialRecord:
     state: TrialState = TrialState.RUNNING
     reason: str = ""
     """Why it ended: ``rung 3``, ``patience``, ``nan``, ``oom``, ``error: <last traceback line>``."""
+    cause: Cause | None = None
+    """Of a FAIL: the class of failure; None where nothing failed, or what never ran."""
     epochs: Sequence[EpochRecord] = field(default=())
     attempts: Sequence[Attempt] = field(default=())
     """Failures that the trial survived."""

@@ -152,9 +152,10 @@ class Ledger:
         """Record that a trial would have been stopped after epoch ``rung``, and runs on to show whether rightly."""
         return self._append({"event": "audit", "number": number, "rung": rung})
 
-    def end(self, number: int, state: TrialState, reason: str = "") -> TrialRecord:
-        """Record that a trial ended."""
-        return self._append({"event": "end", "number": number, "state": state.value, "reason": reason})
+    def end(self, number: int, state: TrialState, reason: str = "", cause: Cause | None = None) -> TrialRecord:
+        """Record that a trial ended; ``cause`` is that of a FAIL."""
+        event = {"event": "end", "number": number, "state": state.value, "reason": reason}
+        return self._append(event if cause is None else {**event, "cause": cause.value})
 
     def close(self) -> None:
         """Release the file."""
@@ -209,7 +210,9 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
         )
     if event["event"] == "audit":
         return replace(record, audited_rung=event["rung"])
-    return replace(record, state=TrialState(event["state"]), reason=event["reason"], ended_at=event["at"])
+    cause = Cause(event["cause"]) if "cause" in event else None
+    state = TrialState(event["state"])
+    return replace(record, state=state, reason=event["reason"], cause=cause, ended_at=event["at"])
 
 
 def _parse(path: Path, lines: bytes, num_before: int) -> list[Event]:

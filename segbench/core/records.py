@@ -218,6 +218,8 @@ class TrialRecord:
     """Whether and how it ended."""
     reason: str = ""
     """Why it ended: ``rung 3``, ``patience``, ``nan``, ``oom``, ``error: <last traceback line>``."""
+    cause: Cause | None = None
+    """Of a FAIL: the class of failure; None where nothing failed, or what never ran."""
     epochs: Sequence[EpochRecord] = field(default=())
     """Reported so far, in order."""
     attempts: Sequence[Attempt] = field(default=())

@@ -44,10 +44,11 @@ def rung_scores(records: Iterable[TrialRecord], rung: int, goal: Goal) -> dict[i
 
 
 def score_at(epochs: Sequence[EpochRecord], rung: int, goal: Goal) -> float | None:
-    """Return the best finite score up to epoch ``rung``; None if the rung was not reached or no score is finite."""
-    if not epochs or epochs[-1].epoch < rung:
+    """Return the best finite score up to the first report at or past epoch ``rung``; None if there is none."""
+    reached = next((epoch.epoch for epoch in epochs if epoch.epoch >= rung), None)
+    if reached is None:
         return None
-    best = best_epoch([epoch for epoch in epochs if epoch.epoch <= rung], goal)
+    best = best_epoch([epoch for epoch in epochs if epoch.epoch <= reached], goal)
     return None if best is None else best.score
 
 
@@ -77,23 +78,38 @@ class Rungs:
         """Rung -> trial number -> score."""
         return self._scores
 
+    def enter(self, record: TrialRecord) -> None:
+        """Enter the trial into the rungs that its last report has reached; again changes nothing.
+
+        One whose score is NaN there enters too, with the best that it had: what a rung holds depends on what was
+        reported alone, so that it is the same after a restart.
+        """
+        for rung in self._reached(record):
+            score = score_at(record.epochs, rung, self._goal)
+            if score is None:
+                continue
+            before = self._scores[rung].get(record.number)
+            if before is not None:
+                del self._sorted[rung][bisect_left(self._sorted[rung], before)]
+            self._scores[rung][record.number] = score
+            insort(self._sorted[rung], score)
+
     def passes(self, record: TrialRecord) -> bool:
-        """Enter the trial's last epoch, if it is a rung, and say whether the trial goes on.
+        """Whether a trial that was entered goes on after its last report.
 
         Asking twice gives the same answer as long as no other trial has reported in between.
         """
-        scores = self._scores.get(record.epochs_done)
-        if scores is None:
-            return True
-        score = score_at(record.epochs, record.epochs_done, self._goal)
+        return all(self._passes_rung(record.number, rung) for rung in self._reached(record))
+
+    def _passes_rung(self, number: int, rung: int) -> bool:
+        score, ascending = self._scores[rung].get(number), self._sorted[rung]
         if score is None:
             return True
-        ascending = self._sorted[record.epochs_done]
-        before = scores.get(record.number)
-        if before is not None:
-            del ascending[bisect_left(ascending, before)]
-        scores[record.number] = score
-        insort(ascending, score)
         maximize = self._goal == "maximize"
         num_better = len(ascending) - bisect_right(ascending, score) if maximize else bisect_left(ascending, score)
         return is_among_best(num_better, len(ascending), self._reduction_factor)
+
+    def _reached(self, record: TrialRecord) -> list[int]:
+        """Return the rungs that the last report is the first to reach."""
+        before = record.epochs[-2].epoch if len(record.epochs) > 1 else 0
+        return [rung for rung in self._scores if before < rung <= record.epochs_done]

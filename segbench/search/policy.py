@@ -43,7 +43,7 @@ class SearchPolicy:
             epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor)
         self._spec = spec
         self._space = space
-        self._grid = space.grid() if spec.search.algorithm == "grid" else None
+        self._grid = _shuffled(space.grid(), spec.search.seed) if spec.search.algorithm == "grid" else None
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
         self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
@@ -64,12 +64,13 @@ class SearchPolicy:
         if number < len(self._spec.baselines):
             baseline = self._spec.baselines[number]
             params = baseline_params(self._spec, self._space, baseline)
-            self.study.enter(number, params, {})
-            return replace(self._assignment(number, params), name=f"baseline-{baseline.name}", origin="baseline")
+            own = replace(self._assignment(number, params), name=f"baseline-{baseline.name}", origin="baseline")
+            self.study.enter(own)
+            return own
         if self._grid is not None:
-            params = self._grid[number - len(self._spec.baselines)]
-            self.study.enter(number, params, {})
-            return self._assignment(number, params)
+            point = self._assignment(number, self._grid[number - len(self._spec.baselines)])
+            self.study.enter(point)
+            return point
         params, draws = self.study.suggest(number)
         return replace(self._assignment(number, params), draws=draws)
 
@@ -77,12 +78,13 @@ class SearchPolicy:
         """Tell the study, and count the time; of an audited trial's later epochs the study hears nothing."""
         if record.audited_rung is None:
             self.study.hear_epoch(record)
+            self.rungs.enter(record)
         self._spent_s += record.epochs[-1].seconds
 
     def stop_reason(self, record: TrialRecord) -> str | None:
-        """Return ``rung <epochs>`` when ASHA stops the trial after its last epoch."""
-        passes = self.rungs.passes(record)
-        if passes or record.assignment.origin == "baseline":
+        """Return ``rung <epochs>`` when ASHA stops the trial after its last epoch, but never at its full length."""
+        is_whole = record.epochs_done >= record.assignment.max_epochs
+        if is_whole or record.assignment.origin == "baseline" or self.rungs.passes(record):
             return None
         return rung_reason(record.epochs_done)
 
@@ -111,3 +113,9 @@ class SearchPolicy:
             max_epochs=self._spec.scheduler.max_epochs,
             problem=problem,
         )
+
+
+def _shuffled(points: list[dict[str, Scalar]], seed: int) -> list[dict[str, Scalar]]:
+    """Return a grid in an order that the seed draws, so that its first trials are of every part of it."""
+    order = sorted(range(len(points)), key=lambda index: derive_seed(seed, "grid", index))
+    return [points[index] for index in order]

@@ -14,6 +14,7 @@ from segbench.core.failures import GiveUp, StopSweep, respond
 from segbench.core.ledger import Ledger
 from segbench.core.records import (
     Assignment,
+    Cause,
     Decision,
     EpochRecord,
     EpochReport,
@@ -206,7 +207,8 @@ class LedgerQueue:
         record = self._ledger.epoch(number, epoch)
         self._policy.on_epoch(record)
         if problem is not None:
-            return self._finish(number, TrialState.FAIL, problem)
+            broke_down = self._metric in report.metrics and not math.isfinite(score)
+            return self._finish(number, TrialState.FAIL, problem, Cause.NON_FINITE if broke_down else Cause.ERROR)
         self._tell(record)
         return record
 
@@ -215,14 +217,14 @@ class LedgerQueue:
         if isinstance(response, StopSweep):
             self._stop_error = SegbenchError(response.message)
         elif isinstance(response, GiveUp):
-            self._finish(record.number, TrialState.FAIL, response.reason)
+            self._finish(record.number, TrialState.FAIL, response.reason, failure.cause)
         else:
             record = self._ledger.attempt(record.number, failure.cause, failure.message, response.changes)
             self._unfinished.append(record.number)
             self._tell(record)
 
-    def _finish(self, number: int, state: TrialState, reason: str) -> TrialRecord:
-        record = self._ledger.end(number, state, reason)
+    def _finish(self, number: int, state: TrialState, reason: str, cause: Cause | None = None) -> TrialRecord:
+        record = self._ledger.end(number, state, reason, cause)
         if record.audited_rung is None:
             self._policy.on_end(record)
         self._tell(record)

@@ -5,9 +5,10 @@ format where ``optuna-dashboard`` opens it. The sampler of trial n is seeded by 
 changes no proposal.
 """
 
+import copy
 import json
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from optuna.trial import TrialState as OptunaState
 
 from segbench.core.errors import DiskFullError
 from segbench.core.paths import is_disk_full
-from segbench.core.records import Goal, Scalar, TrialRecord, TrialState
+from segbench.core.records import Assignment, Goal, Scalar, TrialRecord, TrialState
 from segbench.core.seeding import derive_seed
+from segbench.search.observations import Observation, Outcome, observe, values_of
 from segbench.search.window import Window
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space, Transformed
@@ -105,13 +107,10 @@ class Study:
             params[parameter.name] = drawn
         return params, draws
 
-    def enter(self, number: int, params: Mapping[str, Scalar], draws: Mapping[str, Scalar]) -> None:
-        """Enter a trial with given parameters: a baseline, a point of a grid, an unfinished trial.
-
-        Optuna is told those that lie in the space; a baseline may lie outside.
-        """
-        trial_id = self._add(OptunaState.RUNNING, self._known(params, draws))
-        self._begin(number, optuna.Trial(self._study, trial_id))
+    def enter(self, assignment: Assignment) -> None:
+        """Enter a trial that Optuna did not propose: a baseline, a point of a grid, an unfinished trial."""
+        trial_id = self._add(OptunaState.RUNNING, self._known(assignment))
+        self._begin(assignment.number, optuna.Trial(self._study, trial_id))
 
     def hear_epoch(self, record: TrialRecord) -> None:
         """Report the trial's last epoch as an intermediate value."""
@@ -125,29 +124,24 @@ class Study:
             trial.set_user_attr("reason", record.reason)
         best = record.best(self._goal) if record.state is TrialState.COMPLETE else None
         del self._storage.running[record.number]
-        self._show(self._study.tell(trial, best.score if best else None, state=_STATES[record.state]))
+        told = self._study.tell(trial, best.score if best else None, state=_STATES[record.state])
+        self._show(told, observe(record, self._space, self._goal))
 
     def _restore(self, record: TrialRecord) -> None:
-        assignment = record.assignment
         if not record.state.is_finished:
-            self.enter(record.number, assignment.params, assignment.draws)
+            self.enter(record.assignment)
             for epoch in record.epochs:
                 self._trials[record.number].report(epoch.score, epoch.epoch)
             return
-        best = record.best(self._goal)
-        value = None
-        if record.state is TrialState.COMPLETE and best is not None:
-            value = best.score
-        elif record.state is TrialState.PRUNED:
-            value = record.last_score  # what Optuna itself registers for a pruned trial
+        seen = observe(record, self._space, self._goal)
         trial_id = self._add(
             _STATES[record.state],
-            self._known(assignment.params, assignment.draws),
-            value=value,
+            self._known(record.assignment),
+            value=seen.score,
             intermediate_values={epoch.epoch: epoch.score for epoch in record.epochs},
             user_attrs={"reason": record.reason} if record.reason else {},
         )
-        self._show(self._storage.get_trial(trial_id))
+        self._show(self._storage.get_trial(trial_id), seen)
 
     def _add(self, state: OptunaState, known: _Known, **fields: Any) -> int:
         """Add a trial that Optuna did not propose, and return its id."""
@@ -163,26 +157,21 @@ class Study:
         self._trials[number] = trial
         self._storage.running[number] = trial._trial_id
 
-    def _show(self, trial: FrozenTrial) -> None:
-        """Let the sampler see a finished trial, ranked as TPE ranks: complete ones, then those stopped late."""
+    def _show(self, trial: FrozenTrial, seen: Observation) -> None:
+        """Let the sampler see a finished trial, ranked as TPE does: complete ones, those stopped late, the worst."""
         sign = -1 if self._goal == "maximize" else 1
-        if trial.state is OptunaState.COMPLETE and trial.value is not None:
-            self._storage.finished.add(trial.number, (0, 0, sign * trial.value), trial)
-        elif trial.state is OptunaState.PRUNED and trial.value is not None:
-            self._storage.finished.add(trial.number, (1, -(trial.last_step or 0), sign * trial.value), trial)
+        if seen.outcome is Outcome.SCORED and seen.score is not None:
+            self._storage.finished.add(trial.number, (0, 0, sign * seen.score), trial)
+        elif seen.outcome is Outcome.STOPPED and seen.score is not None:
+            self._storage.finished.add(trial.number, (1, -(trial.last_step or 0), sign * seen.score), trial)
+        elif seen.outcome is Outcome.WORST:
+            worst = copy.copy(trial)  # Optuna's samplers skip FAIL; what was stopped before any report ranks last
+            worst.state, worst.values, worst.intermediate_values = OptunaState.PRUNED, None, {}
+            self._storage.finished.add(trial.number, (2, 0, 0), worst)
 
-    def _known(self, params: Mapping[str, Scalar], draws: Mapping[str, Scalar]) -> _Known:
-        known: _Known = {}
-        for parameter in self._space.parameters:
-            name = parameter.name
-            if isinstance(parameter.domain, Constant) or not self._space.is_active(parameter, params):
-                continue
-            if isinstance(parameter.domain, Transformed):
-                if name in draws:
-                    known[name] = (draws[name], as_distribution(parameter))
-            elif name in params and parameter.contains(params[name]):
-                known[name] = (params[name], as_distribution(parameter))
-        return known
+    def _known(self, assignment: Assignment) -> _Known:
+        values = values_of(assignment, self._space)
+        return {name: (value, as_distribution(self._space[name])) for name, value in values.items()}
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = derive_seed(self._search.seed, "sampler", number)

@@ -65,6 +65,15 @@ def _budget(spec: SweepSpec, space: Space) -> Iterator[Problem]:
                     "is continuous, and search.algorithm: grid needs a list; write values or q_uniform, or take "
                     "algorithm: random",
                 )
+                break
+        else:
+            points = len(space.grid())
+            if points > spec.budget.trials:
+                yield Problem(
+                    ("budget", "trials"),
+                    f"the grid has {points} points and runs whole, but trials={spec.budget.trials}; write trials: "
+                    f"{points}, list fewer values, or take search.algorithm: random",
+                )
     gpu = spec.resources.gpu
     if gpu == "auto" and not spec.is_segmentation:
         yield Problem(

@@ -395,6 +395,9 @@ def _resolve(
 
 
 def _check_possible(name: str, domain: Domain, values: tuple[Scalar, ...], path: KeyPath) -> None:
+    if isinstance(domain, Real | Normal | Transformed) and domain.choices() is None:
+        given = listed(map(show, values))
+        raise EntryError(path, f"{name} is continuous, and never exactly {given}; name one with a list of values")
     impossible = [value for value in values if not domain.contains(value)]
     if isinstance(domain, Constant):
         # one match is enough, so that a file for two families can be narrowed to one

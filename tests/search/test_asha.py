@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +66,7 @@ def test_rungs_built_again_from_the_records_are_the_same() -> None:
     curves = {0: [0.1, 0.2, 0.3, 0.4], 1: [0.2, 0.1, 0.1], 2: [0.05]}
     for number, scores in curves.items():
         for epoch in range(1, len(scores) + 1):
-            grown.passes(trial(number, *scores[:epoch]))
+            grown.enter(trial(number, *scores[:epoch]))
     again = Rungs([1, 3], 3, "maximize", [trial(number, *scores) for number, scores in curves.items()])
     assert grown.scores == again.scores == {1: {0: 0.1, 1: 0.2, 2: 0.05}, 3: {0: 0.3, 1: 0.2}}
 
@@ -81,12 +83,34 @@ def test_rungs_answer_like_the_definition(reports: list[tuple[int, int]], factor
     for number, score in reports:
         others = [other for trial_number, other in seen.items() if trial_number != number]
         seen[number] = score
+        rungs.enter(trial(number, score))
         assert rungs.passes(trial(number, score)) is passes_rung(score, others, factor, goal)  # type: ignore[arg-type]
     assert rungs.scores[1] == seen
 
 
 def test_asking_twice_gives_the_same_answer() -> None:
     rungs = Rungs([1], 2, "maximize", [trial(0, 0.9), trial(1, 0.8)])
+    rungs.enter(trial(2, 0.1))
     assert not rungs.passes(trial(2, 0.1))
+    rungs.enter(trial(2, 0.1))
     assert not rungs.passes(trial(2, 0.1))
     assert len(rungs.scores[1]) == 3
+
+
+def test_a_trial_that_is_nan_at_a_rung_is_in_it_live_as_after_a_restart() -> None:
+    curves = {0: [0.1, 0.2, 0.3], 1: [0.2, 0.3, float("nan")], 2: [float("nan")]}
+    grown = Rungs([1, 3], 3, "maximize")
+    for number, scores in curves.items():
+        for epoch in range(1, len(scores) + 1):
+            grown.enter(trial(number, *scores[:epoch]))
+    again = Rungs([1, 3], 3, "maximize", [trial(number, *scores) for number, scores in curves.items()])
+    assert grown.scores == again.scores == {1: {0: 0.1, 1: 0.2}, 3: {0: 0.3, 1: 0.3}}
+
+
+def test_a_report_that_skips_a_rung_is_compared_there() -> None:
+    weak = trial(2, 0.1, 0.15, 0.18, 0.2)
+    weak = replace(weak, epochs=(weak.epochs[0], weak.epochs[3]))
+    rungs = Rungs([3], 3, "maximize", [trial(0, *[0.5] * 3), trial(1, *[0.6] * 3)])
+    rungs.enter(weak)
+    assert rungs.scores[3][2] == 0.2
+    assert not rungs.passes(weak)

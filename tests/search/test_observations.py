@@ -38,7 +38,7 @@ def sweep(parameters: Mapping[str, Any], **sections: Any) -> LoadedSpec:
     return spec_from({**base, "mlflow": {"enabled": False}, **sections})
 
 
-def test_a_baseline_is_told_whole() -> None:
+def test_a_baseline_is_told_whole(tmp_path: Path) -> None:
     """What it does not name it has from `training:`, and so had every trial that is like it."""
     spec = {
         "name": "s",
@@ -55,7 +55,7 @@ def test_a_baseline_is_told_whole() -> None:
         "baselines": [{"name": "plain", "parameters": {"lr": 2e-3}}],
     }
     loaded = spec_from(spec)
-    policy = SearchPolicy(loaded.spec, loaded.space, Path("/dev/shm") / "segbench-test-optuna.log")
+    policy = SearchPolicy(loaded.spec, loaded.space, tmp_path / "optuna.log")
     baseline = policy.propose(0)
     assert baseline is not None
     told = values_of(baseline, loaded.space)

@@ -24,6 +24,9 @@ from segbench.storage.bucket import Bucket
 from segbench.storage.lease import is_running as lease_is_held
 from segbench.storage.mirror import fetch_sweep
 
+_PATIENCE_S = 1.0
+"""Whoever asks whether a sweep runs holds its lock for an instant."""
+
 
 @contextmanager
 def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False) -> Iterator[None]:
@@ -43,7 +46,7 @@ def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False
     paths.lock.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.lock)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise StateError(
             f"{paths.place} is in use: another process runs this sweep; wait for it, or choose another --out"
@@ -95,11 +98,15 @@ def is_running(paths: SweepPaths) -> bool:
     """Whether a process runs the sweep in ``paths`` now."""
     if paths.uri is not None:
         return lease_is_held(Bucket(paths.uri))
+    if not paths.lock.exists():
+        return False
     lock = FileLock(paths.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # a folder that one may only read, in which nothing of this user's runs
+        return False
     lock.release()
     return False
 

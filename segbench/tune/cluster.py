@@ -4,6 +4,7 @@ import importlib
 import logging
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -37,6 +38,9 @@ _LOCAL = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_preload_python_modules": "segbench.tune.preload",
 }
+
+_RAY_SETS = ("RAY_CLIENT_MODE", "RAY_AUTH_MODE", "PYTHONBREAKPOINT")
+"""In the process that starts it."""
 
 _log = logging.getLogger(__name__)
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -79,7 +83,7 @@ def connect(
     local = {**_LOCAL, **paths, "SEGBENCH_PRELOAD": ",".join(preload)}
     # a second of imports, while Ray's processes start
     threading.Thread(target=importlib.import_module, args=("segbench.tune.run",), daemon=True).start()
-    with environment({**_ENVIRONMENT, **(local if address is None else {})}):
+    with _sigterm_kept(), environment({**_ENVIRONMENT, **(local if address is None else {})}):
         _start_ray(address, paths)
         try:
             _wait_for_nodes(min_nodes)
@@ -110,9 +114,20 @@ def _start_ray(address: str | None, paths: Mapping[str, str]) -> None:
 
 
 @contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Put back what the caller does about SIGTERM: Ray takes it for itself, and keeps it when it has ended."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables that Ray and its processes read, and put back what the caller had: a notebook goes on after us."""
-    before = {key: os.environ.get(key) for key in values}
+    before = {key: os.environ.get(key) for key in (*values, *_RAY_SETS)}
     os.environ.update(values)
     try:
         yield

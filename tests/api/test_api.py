@@ -3,6 +3,8 @@
 import ast
 import asyncio
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -366,7 +368,11 @@ def test_it_works_inside_a_running_event_loop(folder: Path) -> None:
 
 @pytest.mark.ray
 def test_it_works_inside_a_running_event_loop_with_ray(folder: Path) -> None:
+    """And leaves the caller's process as it was: Ray takes SIGTERM for itself, and reads variables."""
+    before = signal.getsignal(signal.SIGTERM), dict(os.environ), list(sys.path)
     result, expected = asyncio.run(in_a_loop("ray", "ray")), asyncio.run(in_a_loop("local", "local"))
     assert result.status == "finished"
     assert decisions(result.paths) == decisions(expected.paths)
     assert asyncio.run(asyncio.to_thread(segbench.load, "ray")).best == result.best
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "KMP_"))}  # of libraries
+    assert (signal.getsignal(signal.SIGTERM), kept, list(sys.path)) == before

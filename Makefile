@@ -43,7 +43,8 @@ test-elsewhere: $(READY)  ## the numerical tests as processors without and with 
 package: $(READY)  ## the wheel beside a user's packages, and with the oldest allowed ones, outside the checkout
 	$(BIN)/pytest -q -m package tests/package
 
-test-python: $(READY)  ## PYTHON=python3.13: the wheel, and all tests that need no torch, under another Python
+test-python:  ## PYTHON=python3.13: the wheel, and all tests that need no torch, under another Python
+	$(MAKE) setup PYTHON=python3
 	sh tools/test_python.sh $(BIN)/uv $(PYTHON)
 
 chaos: $(READY)  ## SIGKILL at dozens of random moments; SEGBENCH_CHAOS_SEED=n repeats one

@@ -9,7 +9,7 @@ export RAY_TQDM ?= 0
 JOBS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10
 NUMERICAL := not ray and not slow and not chaos and not cluster and not e2e and not package
-NUMERICAL_TESTS := $(addprefix tests/,data final models report sweep training)
+NUMERICAL_TESTS := $(addprefix tests/,data final models training)
 
 .PHONY: setup quickstart test test-slow test-elsewhere check chaos e2e e2e-cluster e2e-cluster-short package test-python format docs lock peers bench-short clean
 
@@ -38,7 +38,7 @@ test-slow: $(READY)  ## the tests that take more than ten seconds each: kills, d
 
 test-elsewhere: $(READY)  ## the numerical tests as processors without and with bf16 compute, once in random order
 	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m '$(NUMERICAL)' $(NUMERICAL_TESTS)
-	SEGBENCH_TEST_PRECISION=bf16 $(PYTEST) -m '$(NUMERICAL)' -p randomly $(NUMERICAL_TESTS)
+	SEGBENCH_TEST_PRECISION=bf16 $(PYTEST) -v -m '$(NUMERICAL)' -p randomly $(NUMERICAL_TESTS)
 
 package: $(READY)  ## the wheel beside a user's packages, and with the oldest allowed ones, outside the checkout
 	$(BIN)/pytest -q -m package tests/package

@@ -374,6 +374,7 @@ def test_it_works_inside_a_running_event_loop(folder: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_it_works_inside_a_running_event_loop_with_ray(folder: Path) -> None:
     """And leaves the caller's process as it was: Ray takes SIGTERM for itself, and reads variables."""
     before = process_state()

@@ -68,6 +68,7 @@ def on_ray(folder: Path, loaded: LoadedSpec) -> Iterator[SweepPaths]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["search", "retrain", "test"])
 def test_ray_and_the_sequential_executor_agree_on_both_families(
     stage: str, by_command: SweepPaths, on_ray: SweepPaths
@@ -78,6 +79,7 @@ def test_ray_and_the_sequential_executor_agree_on_both_families(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_ranks_agree(by_command: SweepPaths, on_ray: SweepPaths) -> None:
     columns = ["rank", "name", "val/miou mean", "test/miou mean", "test/miou std", "parameters"]
     expected, actual = (pd.read_csv(paths.leaderboard)[columns] for paths in (by_command, on_ray))

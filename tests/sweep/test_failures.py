@@ -103,15 +103,11 @@ def stumbling(folder: Path, kind: str, *overrides: str) -> LoadedSpec:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(
     ("kind", "cause"),
-    [
-        ("kill", Cause.WORKER),
-        ("exception", Cause.ERROR),
-        ("memory", Cause.MEMORY),
-        pytest.param("hang", Cause.HANG, marks=pytest.mark.slow),
-    ],
+    [("kill", Cause.WORKER), ("exception", Cause.ERROR), ("memory", Cause.MEMORY), ("hang", Cause.HANG)],
 )
 def test_a_stumbling_trial_goes_on_from_its_checkpoint_with_the_same_scores(
     kind: str, cause: Cause, tmp_path: Path
@@ -128,6 +124,7 @@ def test_a_stumbling_trial_goes_on_from_its_checkpoint_with_the_same_scores(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_full_disk_stops_cleanly_and_the_same_command_continues(executor: str, tmp_path: Path) -> None:

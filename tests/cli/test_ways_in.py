@@ -146,14 +146,14 @@ def test_a_start_that_is_refused_leaves_nothing_and_the_mended_command_runs(
     assert result.status == "finished"
 
 
-def test_what_was_refused_by_a_kill_before_the_first_trial_does_not_bind_the_next_start(folder: Path) -> None:
+def test_what_was_refused_by_a_kill_before_the_first_trial_does_not_bind_the_next_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SIGKILL leaves the file as resolved; without a trial it is no sweep yet."""
     import segbench
 
-    assert start("segbench sweep", "sweep.yaml", "out", "local", folder).returncode == 0
-    for ledger in (folder / "out" / "state").glob("*.jsonl"):
+    monkeypatch.chdir(folder)
+    segbench.run("sweep.yaml", out="out", executor="local")
+    for ledger in Path("out/state").glob("*.jsonl"):
         ledger.unlink()
-    (folder / "sweep.yaml").write_text(SWEEP.format(train="myproject.objective:train") + "search: {seed: 5}\n")
-    done = start("segbench sweep", "sweep.yaml", "out", "local", folder)
-    assert done.returncode == 0, done.stderr
-    assert segbench.load(folder / "out").spec.search.seed == 5
+    assert segbench.run("sweep.yaml", {"search.seed": 5}, out="out", executor="local").spec.search.seed == 5

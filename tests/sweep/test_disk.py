@@ -48,7 +48,7 @@ def test_the_peak_stays_below_the_plan(retrain: str, tmp_path: Path) -> None:
 
     def watch() -> None:
         nonlocal peak
-        while not done.is_set():
+        while not done.wait(0.002):  # a look takes as long; without a pause the sweep itself would hardly run
             peak = max(peak, size(paths.root))
 
     watcher = threading.Thread(target=watch)

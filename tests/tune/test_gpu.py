@@ -69,6 +69,7 @@ def test_the_most_demanding_configuration_of_each_model_is_measured(loaded: Load
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("node_with_a_gpu")
 def test_the_node_decides_once_and_the_folder_keeps_it(tmp_path: Path) -> None:
     file = tmp_path / "state" / "sharing.json"
@@ -77,6 +78,7 @@ def test_the_node_decides_once_and_the_folder_keeps_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("node_with_a_gpu")
 def test_what_does_not_fit_there_is_said_here(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch_size=48 does not fit"):
@@ -84,6 +86,7 @@ def test_what_does_not_fit_there_is_said_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("node_with_a_gpu")
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="this machine has a GPU to measure")
 def test_a_gpu_that_torch_cannot_use_is_none(loaded: LoadedSpec) -> None:

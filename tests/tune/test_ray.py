@@ -38,6 +38,7 @@ def test_one_worker_on_ray_decides_like_the_sequential_executor(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_sixty_trials_with_every_fault_mixed_in(tmp_path: Path) -> None:
     """NaN, inf, exceptions, missing metrics and dead workers: recorded with a reason, and the sweep goes on."""
@@ -70,6 +71,7 @@ def test_sixty_trials_with_every_fault_mixed_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_four_trials_at_a_time_lose_nothing(tmp_path: Path) -> None:
     loaded = synthetic(
@@ -85,6 +87,7 @@ def test_four_trials_at_a_time_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_worker_processes_stay_from_stage_to_stage(tmp_path: Path) -> None:
     overrides = ["budget.max_concurrent=2", "resources.cpu=0.5"]
@@ -95,6 +98,7 @@ def test_worker_processes_stay_from_stage_to_stage(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_baselines_are_retrained_beside_the_last_trials_of_the_search(tmp_path: Path) -> None:
     overrides = ["budget.max_concurrent=2", "resources.cpu=0.5", "scheduler.type=none"]

@@ -129,6 +129,7 @@ def python(code: str, cwd: Path) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["unet", "segformer"])
 def test_a_trial_trains_with_nothing_but_torch_transformers_pyarrow_numpy_and_pillow(
     model: str, tmp_path: Path

@@ -169,12 +169,13 @@ def test_status_counts_what_has_run(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "number"),
     [
         ("local", signal.SIGINT),
-        pytest.param("ray", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
+        ("ray", signal.SIGINT),
+        ("ray", signal.SIGTERM),
     ],
 )
 def test_ctrl_c_and_sigterm_lose_nothing_and_the_same_command_continues(

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from segbench.tracking.delivery import create_database
@@ -17,6 +18,7 @@ create_database(pathlib.Path({path!r}))
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_database_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     for delay_s in (0.3, 0.9):

@@ -192,6 +192,7 @@ def test_mlflow_serves_the_champion(logged: SweepWriter) -> None:
     assert np.array_equal(classes[0], model.predict_image(image[0]))
 
 
+@pytest.mark.slow
 def test_the_model_loads_where_segbench_is_not_installed(logged: SweepWriter) -> None:
     artifacts = next(logged.paths.mlflow_artifacts.rglob("MLmodel")).parent
     assert "torch==2.13.0" in (artifacts / "requirements.txt").read_text().split()

@@ -80,6 +80,7 @@ def test_the_address_is_the_files_then_the_environments_then_a_database_in_the_f
     assert tracking_uri(writer.paths, make_spec(mlflow={"tracking_uri": "http://file"})) == "http://file"
 
 
+@pytest.mark.slow
 def test_after_kill_9_in_the_middle_the_next_delivery_completes_without_duplicates(server: Server) -> None:
     writer = server.writer
     for number in range(12):
@@ -118,6 +119,7 @@ class DyingClient(MlflowClient):
         return super().__getattribute__(name)
 
 
+@pytest.mark.slow
 def test_whichever_call_is_the_last_before_a_crash_the_next_delivery_completes(
     server: Server, empty_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

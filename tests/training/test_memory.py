@@ -22,6 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_large_tensors_take_the_memory_of_those_before() -> None:
     pytest.importorskip("torch", reason="needs torch in a process of its own")

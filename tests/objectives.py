@@ -39,7 +39,7 @@ def curve(config: Mapping[str, Any], context: TrainContext) -> Iterator[EpochRes
 
 def recorded(config: Mapping[str, Any], context: TrainContext) -> Iterator[dict[str, float]]:
     """Replay a learning curve of a real training (benchmarks/full_curves.py)."""
-    scores = full_curves()[config["curve"]]
+    scores = full_curves()[context.trial_number]
     for epoch in range(context.epoch, context.max_epochs):
         yield {"score": scores[epoch]}
 

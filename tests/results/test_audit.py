@@ -126,7 +126,7 @@ def sample(records: list[TrialRecord], seed: int, share: float) -> list[TrialRec
 def test_the_truth_is_the_rate_over_all_stops(every_stop: list[TrialRecord]) -> None:
     curves = full_curves()
     stopped = [record for record in every_stop if record.audited_rung is not None]
-    finals = {record.number: max(curves[record.assignment.config["curve"]]) for record in every_stop}
+    finals = {record.number: max(curves[record.number]) for record in every_stop}
     full_length = sorted((finals[r.number] for r in every_stop if r.audited_rung is None), reverse=True)
     wrong = [record.assignment.name for record in stopped if finals[record.number] > full_length[TOP_K - 1]]
     truth = measure_audit(as_records(every_stop), TOP_K)
@@ -151,7 +151,5 @@ def test_the_interval_contains_the_truth(every_stop: list[TrialRecord], share: f
     assert sum(contained) >= 0.95 * len(found)
     assert all(audit.needed == truth.needed and audit.num_stops == truth.num_stops for audit in found)
     assert all(0 <= audit.regret <= truth.regret for audit in found)
-    num_audited = sum(audit.num_audited for audit in found)
-    pooled = sum(len(audit.wrong) for audit in found) / num_audited
-    standard_error = (truth.rate * (1 - truth.rate) / num_audited) ** 0.5
-    assert pooled == pytest.approx(truth.rate, abs=2.5 * standard_error)
+    pooled = sum(len(audit.wrong) for audit in found) / sum(audit.num_audited for audit in found)
+    assert pooled == pytest.approx(truth.rate, abs=0.15 * truth.rate)

@@ -1,0 +1,272 @@
+"""The default sampler: a univariate tree-structured Parzen estimator (TPE) behind Optuna's interface.
+
+It works in any Optuna study. What differs from Optuna's ``TPESampler`` (all measured, see docs/method.md):
+
+- The trials are split into good and others once per proposal, not once per parameter, over columns that grow with the
+  trials; the others are an even selection of at most ``MAX_OTHERS``. So a proposal costs the same for ever.
+- Fewer trials are good: half the square root of their number.
+- Start-up trials are stratified: each parameter's range is cut into as many parts as there are start-up trials, and
+  each part is drawn from once (a Latin hypercube: McKay, Beckman and Conover, Technometrics 1979).
+- Each trial has its own generator, seeded by (seed, trial number): no state is kept between proposals.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from segbench.core.seeding import derive_seed
+from segbench.search.parzen import CategoryDensity, Density, Floats, Guess, NumberDensity
+
+NUM_CANDIDATES = 24
+"""Drawn from the good trials' density; the one with the best ratio is taken."""
+MAX_GOOD = 25
+"""At most so many trials are good, as in Optuna and hyperopt."""
+MAX_OTHERS = 500
+"""The other trials' density is made of at most so many."""
+
+Rank = tuple[float, float, float]
+"""Of a trial among the others, smaller is better: kind, less epochs, loss."""
+_NO_RESULT: Rank = (3.0, 0.0, 0.0)
+
+
+class ParzenSampler(BaseSampler):  # type: ignore[misc]
+    """A univariate TPE sampler.
+
+    Args:
+        seed: of every draw, together with the trial's number.
+        num_startup: trials drawn without looking at results.
+        guesses: where an expert expects the best value, by parameter.
+        random_share: share of the later trials that are drawn without looking at results.
+
+    Examples:
+        >>> import optuna
+        >>> study = optuna.create_study(sampler=ParzenSampler(seed=0))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=30)
+        >>> study.best_value < 1e-2
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        num_startup: int = 10,
+        guesses: Mapping[str, Guess] | None = None,
+        random_share: float = 0.0,
+    ) -> None:
+        self._seed = seed
+        self._num_startup = num_startup
+        self._guesses = dict(guesses or {})
+        self._random_share = random_share
+        self._columns = Columns()
+        self._splits: dict[int, Split | None] = {}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: no parameter is drawn together with another."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Split the trials for this proposal."""
+        shown = study.get_trials(deepcopy=False)
+        others = [other for other in shown if other.number != trial.number]
+        self._columns.update(others, study.directions)
+        self._splits[trial.number] = self._split(trial.number)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a value for one parameter."""
+        rng = np.random.default_rng(derive_seed(self._seed, f"sampler/{param_name}", trial.number))
+        split = self._splits.get(trial.number)
+        if split is None:
+            place = self._place_at_start(trial.number, param_name, param_distribution, rng)
+        else:
+            place = self._best_candidate(split, param_name, param_distribution, rng)
+        return value_at(param_distribution, place)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Forget the proposal's split."""
+        self._splits.pop(trial.number, None)
+
+    def _split(self, number: int) -> "Split | None":
+        """Return the split; None where the trial is drawn without looking at results."""
+        num_finished = self._columns.num_finished
+        if num_finished < self._num_startup:
+            return None
+        if derive_seed(self._seed, "sampler-random", number) < self._random_share * 2**31:
+            return None
+        return self._columns.split(num_good(num_finished))
+
+    def _place_at_start(
+        self, number: int, name: str, distribution: BaseDistribution, rng: np.random.Generator
+    ) -> float:
+        guess = self._guesses.get(name)
+        if guess is not None and rng.uniform() < guess.weight / (guess.weight + 2):
+            return float(_density(distribution, np.empty(0), guess).draw(1, rng)[0])
+        parts = max(self._num_startup, 1)
+        order = np.random.default_rng(derive_seed(self._seed, f"strata/{name}", number // parts)).permutation(parts)
+        u = (order[number % parts] + rng.uniform()) / parts
+        return float(int(u * len(distribution.choices))) if isinstance(distribution, CategoricalDistribution) else u
+
+    def _best_candidate(
+        self, split: "Split", name: str, distribution: BaseDistribution, rng: np.random.Generator
+    ) -> float:
+        good, others = self._columns.places(name, distribution, split)
+        hopeful = _density(distribution, good, self._guesses.get(name))
+        candidates = hopeful.draw(NUM_CANDIDATES, rng)
+        if not isinstance(distribution, CategoricalDistribution):
+            candidates = _rounded(distribution, candidates)
+        gain = hopeful.log_pdf(candidates) - _density(distribution, others).log_pdf(candidates)
+        return float(candidates[np.argmax(gain)])
+
+
+def num_good(num_finished: int) -> int:
+    """Return how many of the finished trials are good: half the square root, 1 to ``MAX_GOOD``."""
+    return min(max(1, math.ceil(0.5 * math.sqrt(num_finished))), MAX_GOOD)
+
+
+class Split:
+    """Rows of the good trials and of the others, each by trial number."""
+
+    def __init__(self, good: NDArray[np.intp], others: NDArray[np.intp]) -> None:
+        self.good = good
+        self.others = others
+
+
+class Columns:
+    """The trials of a study as numpy columns, to which finished trials are appended once."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, int] = {}
+        """Number of a finished trial -> its row."""
+        self._finished: list[FrozenTrial] = []
+        self._ranks: list[Rank] = []
+        self._running: list[FrozenTrial] = []
+        self._places: dict[str, list[float]] = {}
+
+    @property
+    def num_finished(self) -> int:
+        """Finished trials that have a result, good or bad."""
+        return len(self._finished)
+
+    def update(self, shown: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
+        """Append what has finished since the last proposal, and note what runs.
+
+        Trials that are no longer shown are forgotten.
+        """
+        finished = [trial for trial in shown if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if not self._rows.keys() <= {trial.number for trial in finished}:
+            self.__init__()  # type: ignore[misc]
+        for trial in finished:
+            if trial.number not in self._rows:
+                self._rows[trial.number] = len(self._finished)
+                self._finished.append(trial)
+                self._ranks.append(rank(trial, directions))
+        self._running = [trial for trial in shown if trial.state is TrialState.RUNNING]
+
+    def split(self, count: int) -> Split:
+        """Return the best ``count`` trials, and an even selection of the others and of those that run."""
+        ranks = np.array(self._ranks, dtype=np.float64).reshape(-1, 3)
+        numbers = np.fromiter(self._rows, dtype=np.intp, count=len(self._rows))
+        order = np.lexsort((numbers, ranks[:, 2], ranks[:, 1], ranks[:, 0]))
+        good = order[:count]
+        others = order[count:]
+        others = others[np.argsort(numbers[others])]
+        stride = -(-len(others) // MAX_OTHERS)
+        return Split(good[np.argsort(numbers[good])], others[:: max(stride, 1)])
+
+    def places(self, name: str, distribution: BaseDistribution, split: Split) -> tuple[Floats, Floats]:
+        """Return the places of one parameter in the good trials and in the others, where they have it."""
+        column = self._places.setdefault(name, [])
+        for trial in self._finished[len(column) :]:
+            column.append(_place_in(trial, name, distribution))
+        places = np.array(column)
+        running = np.array([_place_in(trial, name, distribution) for trial in self._running])
+        good = places[split.good]
+        others = np.concatenate([places[split.others], running])
+        return good[~np.isnan(good)], others[~np.isnan(others)]
+
+
+def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
+    """Return where a finished trial stands: complete ones by value, then stopped ones, those that came further first.
+
+    A stopped trial without a value diverged: it is last.
+    """
+    sign = -1.0 if directions[0] == StudyDirection.MAXIMIZE else 1.0
+    if trial.state is TrialState.COMPLETE and trial.values is not None:
+        return (0.0, 0.0, sign * trial.values[0])
+    if trial.state is TrialState.PRUNED and trial.intermediate_values:
+        step, value = max(trial.intermediate_values.items())
+        return (2.0, 0.0, 0.0) if math.isnan(value) else (1.0, -float(step), sign * value)
+    return (2.0, 0.0, 0.0)
+
+
+def place_of(distribution: BaseDistribution, value: Any) -> float:
+    """Return where a value lies in its distribution: 0 to 1, or the index of a category."""
+    if isinstance(distribution, CategoricalDistribution):
+        return float(distribution.to_internal_repr(value))
+    low, high = _ends(distribution)
+    x = math.log(value) if distribution.log else float(value)
+    return min(max((x - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+
+
+def value_at(distribution: BaseDistribution, place: float) -> Any:
+    """Return the value at a place, the inverse of :func:`place_of`."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(place)]
+    low, high = _ends(distribution)
+    x = low + place * (high - low)
+    value = math.exp(x) if distribution.log else x
+    if isinstance(distribution, IntDistribution):
+        steps = round((value - distribution.low) / distribution.step)
+        return min(max(distribution.low + steps * distribution.step, distribution.low), distribution.high)
+    if distribution.step is not None:
+        value = distribution.low + round((value - distribution.low) / distribution.step) * distribution.step
+    return min(max(value, distribution.low), distribution.high)
+
+
+def _ends(distribution: BaseDistribution) -> tuple[float, float]:
+    """Return the ends of a range as it is searched; a whole number has half a step on either side."""
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    half = 0.5 * distribution.step if distribution.step is not None else 0.0
+    low, high = distribution.low - half, distribution.high + half
+    return (math.log(low), math.log(high)) if distribution.log else (low, high)
+
+
+def _rounded(distribution: BaseDistribution, places: Floats) -> Floats:
+    """Return the places of the values that can be had."""
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        return places
+    return np.array([place_of(distribution, value_at(distribution, place)) for place in places])
+
+
+def _place_in(trial: FrozenTrial, name: str, distribution: BaseDistribution) -> float:
+    """Return the place of a parameter's value in a trial; NaN where it has none that could be drawn."""
+    if name not in trial.params:
+        return math.nan
+    value = trial.params[name]
+    if isinstance(distribution, CategoricalDistribution):
+        return place_of(distribution, value) if value in distribution.choices else math.nan
+    return place_of(distribution, value)
+
+
+def _density(distribution: BaseDistribution, places: Floats, guess: Guess | None = None) -> Density:
+    if isinstance(distribution, CategoricalDistribution):
+        return CategoryDensity.fit(places, len(distribution.choices), guess)
+    return NumberDensity.fit(places, guess)

@@ -103,7 +103,7 @@ class Study:
             if isinstance(domain, Transformed):
                 assert isinstance(drawn, float)
                 draws[parameter.name] = drawn
-                drawn = domain.value(drawn)
+                drawn = domain.value_at(drawn)
             params[parameter.name] = drawn
         return params, draws
 
@@ -250,7 +250,7 @@ def as_distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(domain, Categorical):
         return CategoricalDistribution(domain.values)
     if isinstance(domain, Integer):
-        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+        return IntDistribution(domain.low, domain.high, step=domain.step)
     if isinstance(domain, Real):
         return FloatDistribution(domain.low, domain.high, log=domain.log)
     assert isinstance(domain, Transformed)
@@ -262,8 +262,6 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
         choice: Scalar = trial.suggest_categorical(name, distribution.choices)
         return choice
     if isinstance(distribution, IntDistribution):
-        return int(
-            trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
-        )
+        return int(trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step))
     assert isinstance(distribution, FloatDistribution)
     return float(trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log))

@@ -196,26 +196,21 @@ def _log_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
 def _q_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
     low, high = _ends(body, path)
     q = _positive(body, "q", path)
-    first, last = _multiples(low, high, q, path)
-    if isinstance(q, int):
-        return Integer(first * q, last * q, step=q)
+    _check_multiples(low, high, q, path)
     return Transformed(Real(float(low), float(high)), q)
 
 
 def _q_log_uniform_values(body: Mapping[str, Any], path: KeyPath) -> Domain:
     low, high = _positive_ends(body, path, "q_log_uniform_values")
     q = _positive(body, "q", path)
-    first, last = _multiples(low, high, q, path)
-    if isinstance(q, int) and q == 1:
-        return Integer(first, last, log=True)
+    _check_multiples(low, high, q, path)
     return Transformed(Real(float(low), float(high), log=True), q)
 
 
-def _multiples(low: Number, high: Number, q: Number, path: KeyPath) -> tuple[int, int]:
+def _check_multiples(low: Number, high: Number, q: Number, path: KeyPath) -> None:
     first, last = multiples_within(low, high, q)
     if first > last:
         raise EntryError((*path, "q"), f"no multiple of q={q} lies between min={low} and max={high}")
-    return first, last
 
 
 def _normal(log: bool, rounded: bool) -> Callable[[Mapping[str, Any], KeyPath], Domain]:

@@ -22,10 +22,10 @@ EXAMPLES: list[tuple[dict[str, Any], Domain]] = [
     ({"distribution": "uniform", "min": 1, "max": 3}, Real(1.0, 3.0)),
     ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1}, Real(1e-4, 1.0, log=True)),
     ({"distribution": "log_uniform", "min": -2, "max": 0}, Real(math.exp(-2), 1.0, log=True)),
-    ({"distribution": "q_uniform", "min": 5, "max": 30, "q": 8}, Integer(8, 24, step=8)),
-    ({"distribution": "q_uniform", "min": 1, "max": 3}, Integer(1, 3)),
+    ({"distribution": "q_uniform", "min": 5, "max": 30, "q": 8}, Transformed(Real(5.0, 30.0), 8)),
+    ({"distribution": "q_uniform", "min": 1, "max": 3}, Transformed(Real(1.0, 3.0), 1)),
     ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.1}, Transformed(Real(0.0, 1.0), 0.1)),
-    ({"distribution": "q_log_uniform_values", "min": 1, "max": 64}, Integer(1, 64, log=True)),
+    ({"distribution": "q_log_uniform_values", "min": 1, "max": 64}, Transformed(Real(1.0, 64.0, log=True), 1)),
     (
         {"distribution": "q_log_uniform_values", "min": 8, "max": 64, "q": 8},
         Transformed(Real(8.0, 64.0, log=True), 8),

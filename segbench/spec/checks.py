@@ -10,7 +10,7 @@ from segbench.core.records import Scalar
 from segbench.spec.fields import check_name, check_together, check_value
 from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
 from segbench.spec.source import EntryError, KeyPath, Problem, listed, nearest, show, unknown
-from segbench.spec.space import Space, flatten
+from segbench.spec.space import Categorical, Domain, Space, Structure, baseline_values
 
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 """Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""
@@ -59,6 +59,12 @@ def _train(spec: SweepSpec, tree: Mapping[str, Any]) -> Iterator[Problem]:
 def _budget(spec: SweepSpec, space: Space) -> Iterator[Problem]:
     if spec.search.algorithm == "grid":
         for parameter in space.parameters:
+            if isinstance(parameter.domain, Categorical) and parameter.domain.probabilities is not None:
+                yield Problem(
+                    ("parameters", *parameter.name.split("."), "probabilities"),
+                    "a grid runs every value once; remove probabilities, or take search.algorithm: random",
+                )
+                break
             if parameter.domain.choices() is None:
                 yield Problem(
                     ("parameters", *parameter.name.split(".")),
@@ -101,7 +107,7 @@ def _baselines(spec: SweepSpec, space: Space) -> Iterator[Problem]:
         if baseline.name in names:
             yield Problem((*path, "name"), f"'{baseline.name}' is the name of another baseline; choose another")
         names.append(baseline.name)
-        values = flatten(baseline.parameters)
+        values = baseline_values(baseline, space)
         problems = [p for name, value in values.items() if (p := _baseline_value(name, value, path, spec, space))]
         yield from problems
         if spec.is_segmentation and not problems:
@@ -112,17 +118,25 @@ def _baselines(spec: SweepSpec, space: Space) -> Iterator[Problem]:
 
 def _baseline_value(name: str, value: Scalar, path: KeyPath, spec: SweepSpec, space: Space) -> Problem | None:
     here = (*path, "parameters", name)
-    if isinstance(value, list):
-        return Problem(here, f"is a list, {show(value)}; a baseline has one value for each parameter")
     if not spec.is_segmentation:
         names = [parameter.name for parameter in space.parameters]
-        return None if name in names else Problem(here, unknown(name, names, "parameter"))
+        if name not in names:
+            return Problem(here, unknown(name, names, "parameter"))
+        if isinstance(value, Structure) and not _may_be_structure(space[name].domain):
+            return Problem(
+                here, f"is {show(value)}, and {name} is a single value; a baseline has one for each parameter"
+            )
+        return None
     try:
         check_name(name, here)
         check_value(name, value, here)
     except EntryError as error:
         return error.problem
     return None
+
+
+def _may_be_structure(domain: Domain) -> bool:
+    return any(isinstance(value, Structure) for value in domain.probes())
 
 
 def _metric(spec: SweepSpec) -> Iterator[Problem]:

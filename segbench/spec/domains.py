@@ -5,6 +5,7 @@ draw of the domain's own distribution; ``position(value)`` is a ``u`` in (0, 1) 
 the domain contains: of several the one in the middle.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate
 from statistics import NormalDist
+from typing import Any, Literal
 
 from segbench.core.records import Scalar
 from segbench.spec.beta import beta_cdf, beta_quantile
@@ -33,6 +35,26 @@ def is_number(value: object) -> bool:
 def is_same(a: Scalar, b: Scalar) -> bool:
     """Whether two scalars are the same value of the sweep file: 1 and 1.0 are, 1 and true are not."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+class Structure(str):
+    """A list or mapping that is one value of a parameter, as its JSON text.
+
+    Ledgers, samplers, conditions and tables treat it as the text that it is; only the configuration of a trial has the
+    list or mapping itself.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, content: object) -> "Structure":
+        """Return a list or mapping of the file as a value."""
+        return cls(json.dumps(content, ensure_ascii=False, sort_keys=True))
+
+    @property
+    def content(self) -> Any:
+        """The list or mapping, made anew."""
+        return json.loads(self)
 
 
 @dataclass(frozen=True)
@@ -293,6 +315,9 @@ class Transformed:
         return (self.value_at(0.0), self.value_at(1.0))
 
 
+Confidence = Literal["low", "medium", "high"]
+"""How sure a guess at the best value is."""
+
 Domain = Constant | Categorical | Integer | Real | Transformed
 
 
@@ -316,16 +341,22 @@ def _multiple(k: int, q: Number) -> Number:
 
 DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "constant": (("value",), ()),
-    "categorical": (("values",), ()),
+    "categorical": (("values",), ("probabilities",)),
+    "categorical_w_probabilities": (("values", "probabilities"), ()),
     "uniform": (("min", "max"), ()),
     "int_uniform": (("min", "max"), ()),
     "log_uniform_values": (("min", "max"), ()),
     "log_uniform": (("min", "max"), ()),
+    "inv_log_uniform_values": (("min", "max"), ()),
+    "inv_log_uniform": (("min", "max"), ()),
     "q_uniform": (("min", "max"), ("q",)),
     "q_log_uniform_values": (("min", "max"), ("q",)),
+    "q_log_uniform": (("min", "max"), ("q",)),
     "normal": ((), ("mu", "sigma")),
     "log_normal": ((), ("mu", "sigma")),
     "q_normal": ((), ("mu", "sigma", "q")),
     "q_log_normal": ((), ("mu", "sigma", "q")),
+    "beta": ((), ("a", "b")),
+    "q_beta": ((), ("a", "b", "q")),
 }
 """Distribution -> the keys that it must have, and those that it may have."""

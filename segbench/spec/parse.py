@@ -9,6 +9,7 @@ from segbench.core.config import TrialConfig
 from segbench.core.records import Scalar
 from segbench.spec.domains import (
     DISTRIBUTIONS,
+    Beta,
     Categorical,
     Constant,
     Domain,
@@ -16,16 +17,21 @@ from segbench.spec.domains import (
     Normal,
     Number,
     Real,
+    Structure,
     Transformed,
     is_number,
     is_same,
     multiples_within,
 )
 from segbench.spec.fields import FIELDS, check_name, check_value, clashes, fit_domain
-from segbench.spec.source import EntryError, KeyPath, Problem, listed, show, unknown
+from segbench.spec.schema import CONFIDENCES
+from segbench.spec.source import HOW_TO_DRAW, EntryError, KeyPath, Problem, is_call, listed, show, unknown
 from segbench.spec.space import Parameter, Space
 
-ENTRY_KEYS = ("value", "values", "min", "max", "distribution", "q", "mu", "sigma", "when", "parameters")
+ENTRY_KEYS = (
+    *("value", "values", "probabilities", "min", "max", "distribution", "q", "mu", "sigma", "a", "b"),
+    *("prior", "prior_confidence", "when", "parameters"),
+)
 
 _KEY_HINTS = {
     **dict.fromkeys(("low", "lower", "start", "from"), "write min"),
@@ -37,28 +43,35 @@ _KEY_HINTS = {
     **dict.fromkeys(("std", "scale", "sd"), "write sigma"),
     **dict.fromkeys(("if", "condition", "conditions", "depends_on"), "write when"),
     "log": "write distribution: log_uniform_values",
-    "default": "a start value belongs to baselines",
-    "probabilities": "all values are equally likely here",
+    **dict.fromkeys(("probability", "probs", "weights", "p"), "write probabilities"),
+    "alpha": "write a",
+    "beta": "write b",
+    "confidence": "write prior_confidence",
+    **dict.fromkeys(("default", "guess", "initial"), "write prior for a guess; a configuration to try is a baseline"),
 }
 _DISTRIBUTION_HINTS = {
     **dict.fromkeys(("loguniform", "log-uniform", "log"), "write log_uniform_values (min and max are values)"),
-    "inv_log_uniform_values": "log_uniform_values draws the same numbers",
-    "inv_log_uniform": "write log_uniform_values (min and max are values)",
-    "q_log_uniform": "write q_log_uniform_values (min and max are values)",
     **dict.fromkeys(("choice", "choices", "category"), "write categorical with values"),
-    "categorical_w_probabilities": "all values are equally likely here: write categorical",
     **dict.fromkeys(("int", "randint", "integer"), "write int_uniform"),
     **dict.fromkeys(("gaussian", "randn"), "write normal"),
     **dict.fromkeys(("quniform",), "write q_uniform"),
-    "beta": f"allowed: {listed(DISTRIBUTIONS)}",
 }
+
+
+_NO_NESTING = "the built-in training function has no nested settings; write each setting directly under parameters:"
+
+MAX_LISTED = 12
+"""Values that an error names; of more it names the ends."""
+
+MAX_SHAPE = 1e6
+"""Of beta: above it a draw takes too long, and all draws are the mean."""
 
 
 def parse_domain(body: Mapping[str, Any], path: KeyPath) -> Domain:
     """Return the domain that an entry of ``parameters:`` describes.
 
     Args:
-        body: the entry without ``when``.
+        body: the entry without ``when`` and ``prior``.
         path: where it stands, for errors.
 
     Raises:
@@ -95,6 +108,8 @@ def _distribution(body: Mapping[str, Any], path: KeyPath) -> str:
         return "int_uniform" if all(isinstance(bound, int) for bound in bounds) else "uniform"
     if "mu" in body or "sigma" in body:
         raise EntryError(path, "mu and sigma need distribution: normal, log_normal, q_normal or q_log_normal")
+    if "a" in body or "b" in body:
+        raise EntryError(path, "a and b need distribution: beta or q_beta")
     raise EntryError(path, "has no values; write value, values, min and max, or a distribution")
 
 
@@ -102,10 +117,8 @@ def _said(name: str, body: Mapping[str, Any]) -> str:
     return f"distribution {name}" if "distribution" in body else f"'{DISTRIBUTIONS[name][0][0]}'"
 
 
-def _scalar(value: Any, path: KeyPath) -> Scalar:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise EntryError(path, f"must be a number, text, true, false or null, got {show(value)}")
+def _scalar(value: Any) -> Scalar:
+    return Structure.of(value) if isinstance(value, list | dict) else value
 
 
 def _number(body: Mapping[str, Any], key: str, path: KeyPath, default: Number | None = None) -> Number:
@@ -146,7 +159,7 @@ def _positive(body: Mapping[str, Any], key: str, path: KeyPath) -> Number:
 
 
 def _constant(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    return Constant(_scalar(body["value"], (*path, "value")))
+    return Constant(_scalar(body["value"]))
 
 
 def _categorical(body: Mapping[str, Any], path: KeyPath) -> Domain:
@@ -155,11 +168,25 @@ def _categorical(body: Mapping[str, Any], path: KeyPath) -> Domain:
         raise EntryError((*path, "values"), f"must be a list, got {show(values)}; for one value write value")
     if not values:
         raise EntryError((*path, "values"), "is empty; give at least one value")
-    scalars = [_scalar(value, (*path, "values", index)) for index, value in enumerate(values)]
+    scalars = [_scalar(value) for value in values]
     for index, value in enumerate(scalars):
         if any(is_same(value, other) for other in scalars[:index]):
             raise EntryError((*path, "values", index), f"{show(value)} is listed twice; remove one")
-    return Categorical(tuple(scalars))
+    return Categorical(tuple(scalars), _probabilities(body, len(scalars), (*path, "probabilities")))
+
+
+def _probabilities(body: Mapping[str, Any], num_values: int, path: KeyPath) -> tuple[float, ...] | None:
+    if "probabilities" not in body:
+        return None
+    given = body["probabilities"]
+    if not isinstance(given, list) or len(given) != num_values:
+        raise EntryError(path, f"must be a list of {num_values} numbers, one for each of the values, got {show(given)}")
+    for index, share in enumerate(given):
+        if not is_number(share) or share < 0:
+            raise EntryError((*path, index), f"must be a number of at least 0, got {show(share)}")
+    if abs(math.fsum(given) - 1) > 1e-6:
+        raise EntryError(path, f"must sum to 1, and {show(given)} sums to {math.fsum(given):.6g}")
+    return tuple(float(share) for share in given)
 
 
 def _uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
@@ -176,21 +203,32 @@ def _int_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
 
 
 def _log_uniform_values(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    low, high = _positive_ends(body, path, "log_uniform_values")
+    low, high = _positive_ends(body, path, str(body["distribution"]))
     return Real(float(low), float(high), log=True)
 
 
-def _log_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
+def _exponents(body: Mapping[str, Any], path: KeyPath, name: str) -> Real:
+    """Return the log-uniform numbers between e to the ``min`` and e to the ``max``."""
     low, high = _ends(body, path)
+    if not -700 < low < high < 700:
+        raise EntryError(path, f"{name} takes exponents between -700 and 700, got {low} to {high}")
+    sign = -1 if name == "inv_log_uniform" else 1
+    first, last = sorted((math.exp(sign * low), math.exp(sign * high)))
     if low >= 0 and high <= 1:
         raise EntryError(
             path,
-            f"log_uniform takes exponents: this draws from {math.exp(low):.6g} to {math.exp(high):.6g}; "
-            "where min and max are values, write distribution: log_uniform_values",
+            f"{name} takes exponents: this draws from {first:.6g} to {last:.6g}; "
+            f"where min and max are values, write distribution: {name}_values",
         )
-    if not -700 < low < high < 700:
-        raise EntryError(path, f"log_uniform takes exponents between -700 and 700, got {low} to {high}")
-    return Real(math.exp(low), math.exp(high), log=True)
+    return Real(first, last, log=True)
+
+
+def _log_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
+    return _exponents(body, path, "log_uniform")
+
+
+def _inv_log_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
+    return _exponents(body, path, "inv_log_uniform")
 
 
 def _q_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
@@ -207,10 +245,16 @@ def _q_log_uniform_values(body: Mapping[str, Any], path: KeyPath) -> Domain:
     return Transformed(Real(float(low), float(high), log=True), q)
 
 
+def _q_log_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
+    base, q = _exponents(body, path, "q_log_uniform"), _positive(body, "q", path)
+    _check_multiples(base.low, base.high, q, path)
+    return Transformed(base, q)
+
+
 def _check_multiples(low: Number, high: Number, q: Number, path: KeyPath) -> None:
     first, last = multiples_within(low, high, q)
     if first > last:
-        raise EntryError((*path, "q"), f"no multiple of q={q} lies between min={low} and max={high}")
+        raise EntryError((*path, "q"), f"no multiple of q={q} lies between {low:g} and {high:g}")
 
 
 def _normal(log: bool, rounded: bool) -> Callable[[Mapping[str, Any], KeyPath], Domain]:
@@ -223,19 +267,36 @@ def _normal(log: bool, rounded: bool) -> Callable[[Mapping[str, Any], KeyPath], 
     return build
 
 
+def _beta(rounded: bool) -> Callable[[Mapping[str, Any], KeyPath], Domain]:
+    def build(body: Mapping[str, Any], path: KeyPath) -> Domain:
+        for key in ("a", "b"):
+            if _positive(body, key, path) > MAX_SHAPE:
+                raise EntryError((*path, key), f"must be at most {MAX_SHAPE:g}, got {body[key]}")
+        base = Beta(float(_positive(body, "a", path)), float(_positive(body, "b", path)))
+        return Transformed(base, _positive(body, "q", path) if rounded else None)
+
+    return build
+
+
 _BUILDERS: Mapping[str, Callable[[Mapping[str, Any], KeyPath], Domain]] = {
     "constant": _constant,
     "categorical": _categorical,
+    "categorical_w_probabilities": _categorical,
     "uniform": _uniform,
     "int_uniform": _int_uniform,
     "log_uniform_values": _log_uniform_values,
     "log_uniform": _log_uniform,
+    "inv_log_uniform_values": _log_uniform_values,  # log(1/x) is uniform where log(x) is
+    "inv_log_uniform": _inv_log_uniform,
     "q_uniform": _q_uniform,
     "q_log_uniform_values": _q_log_uniform_values,
+    "q_log_uniform": _q_log_uniform,
     "normal": _normal(log=False, rounded=False),
     "log_normal": _normal(log=True, rounded=False),
     "q_normal": _normal(log=False, rounded=True),
     "q_log_normal": _normal(log=True, rounded=True),
+    "beta": _beta(rounded=False),
+    "q_beta": _beta(rounded=True),
 }
 
 
@@ -263,9 +324,10 @@ def parse_space(raw: Mapping[str, Any], training: TrialConfig | None) -> tuple[S
     problems: list[Problem] = []
     entries = _entries(raw, ("parameters",), "", {}, training is None, problems)
     parameters = []
+    problems += _clashing(entries)
     for entry in entries:
         try:
-            parameters.append(Parameter(entry.name, _domain(entry, training is not None), entry.when))
+            parameters.append(_parameter(entry, training is not None))
         except EntryError as error:
             problems.append(error.problem)
     paths = {entry.name: entry.path for entry in entries}
@@ -291,8 +353,8 @@ def _entries(
     for key, body in raw.items():
         here = (*path, key)
         try:
-            if "." in key or not key:
-                raise EntryError(here, "a name has no dots; nest: write the part after the dot under parameters:")
+            if not all(key.split(".")):
+                raise EntryError(here, "a name has a part on each side of a dot; write it as group.name")
             if isinstance(body, list):
                 raise EntryError(here, f"is a list; write values: {show(body)}")
             when = dict(inherited)
@@ -309,12 +371,26 @@ def _entries(
     return entries
 
 
+def _clashing(entries: Sequence[_Entry]) -> list[Problem]:
+    """Return a problem for each name that is given twice, or is both a value and a group of values."""
+    problems: list[Problem] = []
+    seen: dict[str, _Entry] = {}
+    for entry in entries:
+        if entry.name in seen:
+            message = f"'{entry.name}' is given twice, as a name with dots and nested; remove one"
+            problems.append(Problem(entry.path, message))
+        for other in seen:
+            group, member = sorted((entry.name, other), key=len)
+            if member.startswith(f"{group}."):
+                message = f"'{group}' is a parameter, so it cannot hold '{member}' too; rename one"
+                problems.append(Problem(entry.path, message))
+        seen.setdefault(entry.name, entry)
+    return problems
+
+
 def _group(body: Mapping[str, Any], path: KeyPath, may_nest: bool) -> Mapping[str, Any]:
     if not may_nest:
-        raise EntryError(
-            path,
-            "the built-in training function has no nested settings; write each setting directly under parameters:",
-        )
+        raise EntryError(path, _NO_NESTING)
     if len(body) > 1:
         others = listed(key for key in body if key != "parameters")
         raise EntryError(path, f"a group has only parameters and when; remove {others}")
@@ -324,16 +400,57 @@ def _group(body: Mapping[str, Any], path: KeyPath, may_nest: bool) -> Mapping[st
     return nested
 
 
-def _domain(entry: _Entry, is_built_in: bool) -> Domain:
+def _parameter(entry: _Entry, is_built_in: bool) -> Parameter:
     if is_built_in:
+        if "." in entry.name:
+            raise EntryError(entry.path, _NO_NESTING)
         check_name(entry.name, entry.path)
-    if not isinstance(entry.body, Mapping):
-        domain: Domain = Constant(entry.body)
-        is_named = False
-    else:
-        domain = parse_domain(entry.body, entry.path)
-        is_named = "distribution" in entry.body
-    return fit_domain(entry.name, domain, is_named, entry.path) if is_built_in else domain
+    body = entry.body if isinstance(entry.body, Mapping) else _fixed(entry.body, entry.path)
+    guess = {key: body[key] for key in ("prior", "prior_confidence") if key in body}
+    domain = parse_domain({key: value for key, value in body.items() if key not in guess}, entry.path)
+    if is_built_in:
+        domain = fit_domain(entry.name, domain, "distribution" in body, entry.path)
+    prior = _prior(guess, domain, entry.path)
+    return Parameter(entry.name, domain, entry.when, prior, guess.get("prior_confidence", "medium"))
+
+
+def _fixed(value: Any, path: KeyPath) -> Mapping[str, Any]:
+    """Return the entry that a bare value stands for."""
+    if value is None:
+        raise EntryError(path, f"has nothing below it; {HOW_TO_DRAW}, or value: null if the constant null is meant")
+    if isinstance(value, str) and is_call(value):
+        raise EntryError(path, f"{show(value)} would be a text, not a draw; {HOW_TO_DRAW}")
+    return {"value": value}
+
+
+def _prior(guess: Mapping[str, Any], domain: Domain, path: KeyPath) -> Scalar:
+    """Return the guess at the best value, checked with its confidence; None where there is none."""
+    confidence = guess.get("prior_confidence", "medium")
+    if confidence not in CONFIDENCES:
+        here = (*path, "prior_confidence")
+        raise EntryError(here, f"must be one of {listed(CONFIDENCES)}, got {show(confidence)}")
+    if "prior" not in guess:
+        if guess:
+            raise EntryError((*path, "prior_confidence"), "says how sure a prior is; write prior too, or remove it")
+        return None
+    here = (*path, "prior")
+    if isinstance(domain, Constant):
+        raise EntryError(here, f"is a guess at the best value, and this is always {show(domain.value)}; remove it")
+    prior = _scalar(guess["prior"])
+    if prior is None or not domain.contains(prior):
+        hint = "" if isinstance(domain, Categorical) else _unquote(prior)
+        raise EntryError(here, f"must be a value that can be drawn, {_extent(domain)}, got {show(prior)}{hint}")
+    return prior
+
+
+def _extent(domain: Domain) -> str:
+    """Return what can be drawn, in words."""
+    choices = domain.choices()
+    if choices is not None and len(choices) <= MAX_LISTED:
+        return f"one of {listed(map(show, choices))}"
+    ends = domain.probes()
+    multiple = f" and a multiple of {domain.q}" if isinstance(domain, Transformed) and domain.q is not None else ""
+    return f"between {show(ends[0])} and {show(ends[-1])}{multiple}"
 
 
 def _conditions(raw: object, path: KeyPath) -> Conditions:
@@ -342,9 +459,9 @@ def _conditions(raw: object, path: KeyPath) -> Conditions:
     conditions: dict[str, tuple[Scalar, ...]] = {}
     for name, allowed in raw.items():
         values = allowed if isinstance(allowed, list) else [allowed]
-        if not values or any(not isinstance(v, bool | int | float | str | None) for v in values):
+        if not values or isinstance(allowed, Mapping):
             raise EntryError((*path, name), f"must be a value or a list of values, got {show(allowed)}")
-        conditions[name] = tuple(values)
+        conditions[name] = tuple(map(_scalar, values))
     return conditions
 
 
@@ -401,10 +518,7 @@ def _check_possible(name: str, domain: Domain, values: tuple[Scalar, ...], path:
                 path, f"never holds: {name} is always {show(domain.value)}, and this asks for {_any_of(values)}"
             )
     elif impossible:
-        choices = domain.choices()
-        ends = domain.probes()
-        can = f"one of {listed(choices)}" if choices else f"between {ends[0]} and {ends[-1]}"
-        raise EntryError(path, f"{name} is never {_any_of(impossible)}; it is {can}")
+        raise EntryError(path, f"{name} is never {_any_of(impossible)}; it is {_extent(domain)}")
 
 
 def _sorted(

@@ -120,7 +120,7 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
     "baseline with several values": (
         "baselines:\n  - name: a\n    parameters:\n      width: [8, 16]",
         "7 baselines[0].parameters.width",
-        "a baseline has one value for each parameter",
+        "width has one number or word, got [8, 16]; lists and mappings are for a training function of your own",
     ),
     "baseline whose values clash": (
         "baselines:\n  - name: a\n    parameters: {batch_size: 3, accumulation_steps: 2}",
@@ -177,14 +177,18 @@ BAD_PARAMETERS: dict[str, tuple[str, str, str]] = {
     "no multiple in the range": (
         "width: {distribution: q_uniform, min: 9, max: 15, q: 8}",
         "3 parameters.width.q",
-        "no multiple of q=8 lies between min=9 and max=15",
+        "no multiple of q=8 lies between 9 and 15",
     ),
     "nothing to choose from": ("loss: {values: []}", "3 parameters.loss.values", "is empty"),
     "nothing at all": ("loss: {}", "3 parameters.loss", "has no values; write value, values, min and max"),
     "values that are no list": ("loss: {values: ce}", "3 parameters.loss.values", "must be a list, got 'ce'"),
     "a bare list": ("loss: [ce, dice]", "3 parameters.loss", 'is a list; write values: ["ce", "dice"]'),
     "a value listed twice": ("width: {values: [8, 16, 8]}", "3 parameters.width.values[2]", "8 is listed twice"),
-    "a list as value": ("width: {values: [[8]]}", "3 parameters.width.values[0]", "must be a number, text"),
+    "a list as value": (
+        "width: {values: [[8]]}",
+        "3 parameters.width.values[0]",
+        "width has one number or word, got [8]",
+    ),
     "a wrong choice": ("norm: {values: [batch, gruop]}", "3 parameters.norm.values[1]", "did you mean 'group'?"),
     "a wrong constant": ("width: 0", "3 parameters.width", "must be at least 1, got 0"),
     "bound outside the setting's range": (
@@ -212,7 +216,7 @@ BAD_PARAMETERS: dict[str, tuple[str, str, str]] = {
     "condition on an impossible value": (
         "model: {values: [unet, segformer]}\nlr:\n  value: 0.1\n  when:\n    model: segfromer",
         "7 parameters.lr.when.model",
-        "model is never 'segfromer'; it is one of unet, segformer",
+        "model is never 'segfromer'; it is one of 'unet', 'segformer'",
     ),
     "condition outside a range": (
         "width: {min: 8, max: 16}\nlr: {value: 0.1, when: {width: 32}}",
@@ -247,7 +251,7 @@ BAD_PARAMETERS: dict[str, tuple[str, str, str]] = {
         "4 parameters.accumulation_steps",
         "can draw values where accumulation_steps=2 must divide batch_size=5",
     ),
-    "dotted name": ("opt.lr: 0.1", "3 parameters.opt.lr", "a name has no dots"),
+    "dotted name": ("opt.lr: 0.1", "3 parameters.opt.lr", "no nested settings"),
 }
 
 UNREADABLE: dict[str, tuple[str, str]] = {

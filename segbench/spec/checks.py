@@ -8,9 +8,9 @@ from typing import Any
 from segbench.core.address import PACKED, is_bucket, what_is_wrong
 from segbench.core.records import Scalar
 from segbench.spec.fields import check_name, check_together, check_value
-from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
+from segbench.spec.schema import BUILT_IN_TRAIN, Baseline, SweepSpec
 from segbench.spec.source import EntryError, KeyPath, Problem, listed, nearest, show, unknown
-from segbench.spec.space import Categorical, Domain, Space, Structure, baseline_values
+from segbench.spec.space import Categorical, Domain, Space, Structure, baseline_values, leaves
 
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 """Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""
@@ -108,12 +108,21 @@ def _baselines(spec: SweepSpec, space: Space) -> Iterator[Problem]:
             yield Problem((*path, "name"), f"'{baseline.name}' is the name of another baseline; choose another")
         names.append(baseline.name)
         values = baseline_values(baseline, space)
+        yield from _doubled(baseline, space, path)
         problems = [p for name, value in values.items() if (p := _baseline_value(name, value, path, spec, space))]
         yield from problems
         if spec.is_segmentation and not problems:
             reason = check_together(spec.training, values)
             if reason is not None:
                 yield Problem((*path, "parameters"), reason)
+
+
+def _doubled(baseline: Baseline, space: Space, path: KeyPath) -> Iterator[Problem]:
+    whole = frozenset(parameter.name for parameter in space.parameters)
+    given = [name for name, _ in leaves(baseline.parameters, whole=whole)]
+    for name in dict.fromkeys(name for name in given if given.count(name) > 1):
+        message = f"'{name}' is given twice, as a name with dots and nested; remove one"
+        yield Problem((*path, "parameters", name), message)
 
 
 def _baseline_value(name: str, value: Scalar, path: KeyPath, spec: SweepSpec, space: Space) -> Problem | None:

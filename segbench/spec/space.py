@@ -1,6 +1,6 @@
 """The search space: parameters, the conditions between them, and drawn values -> configuration."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -183,13 +183,16 @@ def nest(params: Params) -> dict[str, Any]:
 
 def flatten(nested: Mapping[str, Any], prefix: str = "", whole: Container[str] = ()) -> dict[str, Any]:
     """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``; a mapping named in ``whole`` stays one value."""
-    flat: dict[str, Any] = {}
+    return dict(leaves(nested, prefix, whole))
+
+
+def leaves(nested: Mapping[str, Any], prefix: str = "", whole: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield what :func:`flatten` returns; a name that is given with dots and nested comes twice."""
     for key, value in nested.items():
         if isinstance(value, Mapping) and f"{prefix}{key}" not in whole:
-            flat.update(flatten(value, f"{prefix}{key}.", whole))
+            yield from leaves(value, f"{prefix}{key}.", whole)
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            yield f"{prefix}{key}", value
 
 
 @lru_cache

@@ -118,6 +118,14 @@ def test_a_baseline_may_have_lists_and_mappings_where_the_space_has(tmp_path: Pa
     assert "steps is a single value; a baseline has one for each parameter" in message
 
 
+def test_a_baseline_gives_a_name_with_dots_once(tmp_path: Path) -> None:
+    text = "parameters: {a.b: {values: [1, 2]}}\nbaselines:\n  - {name: x, parameters: %s}\n"
+    loaded = load(tmp_path, text % "{a.b: 1}")
+    assert loaded.spec.baselines[0].parameters == {"a.b": 1}
+    assert baseline_params(loaded.spec, loaded.space, loaded.spec.baselines[0]) == {"a.b": 1}
+    assert "'a.b' is given twice, as a name with dots and nested" in refused(tmp_path, text % "{a.b: 1, a: {b: 2}}")
+
+
 def test_a_mapping_is_one_value_whatever_the_order_of_its_keys(tmp_path: Path) -> None:
     assert "is listed twice" in refused(tmp_path, "parameters: {a: {values: [{x: 1, y: 2}, {y: 2, x: 1}]}}\n")
 

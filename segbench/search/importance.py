@@ -58,6 +58,7 @@ def importances(
 
 
 def _frozen(space: Space, record: TrialRecord, score: float) -> optuna.trial.FrozenTrial:
-    params = values_of(record.assignment, space)
+    drawn = record.assignment.params
+    params = {name: value for name, value in values_of(record.assignment, space).items() if name in drawn}
     distributions = {name: as_distribution(space[name]) for name in params}
     return optuna.trial.create_trial(value=score, params=params, distributions=distributions)

@@ -256,7 +256,7 @@ def as_distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(domain, Categorical) and not takes_quantile(domain):
         return CategoricalDistribution(range(len(domain.values)))
     if isinstance(domain, Integer):
-        return IntDistribution(domain.low, domain.high, step=domain.step)
+        return IntDistribution(domain.low, domain.high)
     if isinstance(domain, Real):
         return FloatDistribution(domain.low, domain.high, log=domain.log)
     assert takes_quantile(domain)
@@ -268,6 +268,6 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
         choice: Scalar = trial.suggest_categorical(name, distribution.choices)
         return choice
     if isinstance(distribution, IntDistribution):
-        return int(trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step))
+        return int(trial.suggest_int(name, distribution.low, distribution.high))
     assert isinstance(distribution, FloatDistribution)
     return float(trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log))

@@ -57,6 +57,11 @@ class Structure(str):
         return json.loads(self)
 
 
+def as_scalar(value: Any) -> Scalar:
+    """Return a value of the file as one value of a parameter."""
+    return Structure.of(value) if isinstance(value, list | Mapping) else value
+
+
 @dataclass(frozen=True)
 class Constant:
     """Always the same value."""
@@ -134,11 +139,10 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Integer:
-    """``low, low + step, ..., high``, both ends included, all equally likely."""
+    """``low, low + 1, ..., high``, both ends included, all equally likely."""
 
     low: int
     high: int
-    step: int = 1
 
     def value_at(self, u: float) -> int:
         """Return the value in whose share of (0, 1) ``u`` lies; all shares are equal."""
@@ -147,24 +151,19 @@ class Integer:
 
     def position(self, value: Number) -> float:
         """Return the middle of the value's share of (0, 1)."""
-        return (int(value - self.low) // self.step + 0.5) / len(self.choices())
+        return (int(value) - self.low + 0.5) / len(self.choices())
 
     def contains(self, value: Scalar) -> bool:
         """Whether ``value`` can be drawn."""
-        return (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and self.low <= value <= self.high
-            and (value - self.low) % self.step == 0
-        )
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def choices(self) -> range:
         """Return every value."""
-        return range(self.low, self.high + 1, self.step)
+        return range(self.low, self.high + 1)
 
     def probes(self) -> tuple[Scalar, ...]:
         """Return values that are enough to check what can be drawn: the first two and the last."""
-        return tuple(dict.fromkeys((self.low, min(self.low + self.step, self.high), self.high)))
+        return tuple(dict.fromkeys((self.low, min(self.low + 1, self.high), self.high)))
 
 
 @dataclass(frozen=True)

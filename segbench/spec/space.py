@@ -20,6 +20,7 @@ from segbench.spec.domains import (
     Real,
     Structure,
     Transformed,
+    as_scalar,
     is_same,
 )
 from segbench.spec.schema import Baseline, SweepSpec
@@ -159,7 +160,7 @@ def baseline_values(baseline: Baseline, space: Space) -> dict[str, Scalar]:
     """Return a baseline's own values by dotted name."""
     names = frozenset(parameter.name for parameter in space.parameters)
     own = flatten(baseline.parameters, whole=names)
-    return {name: Structure.of(value) if isinstance(value, list | Mapping) else value for name, value in own.items()}
+    return {name: as_scalar(value) for name, value in own.items()}
 
 
 def _holds(parameter: Parameter, known: Params) -> bool:

@@ -208,6 +208,7 @@ def test_the_sampler_learns_of_the_value_that_it_drew(tmp_path: Path) -> None:
         budget={"trials": 60},
     )
     records = search(loaded, lambda config, epoch: 1.0 if config["x"] is True else 0.0, tmp_path / "run")
+    assert '"user_attr":{"values":{"x":"[1]"}}' in (tmp_path / "run" / "optuna.log").read_text(), "for who reads it"
     late = [record.assignment.params["x"] for record in records[30:]]
     assert sum(value is True for value in late) > len(late) / 2
     domain = loaded.space["x"].domain

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from segbench.spec.distributions import parse_domain
 from segbench.spec.domains import Beta, Categorical, Constant, Domain, Integer, Normal, Real, Structure, Transformed
-from segbench.spec.parse import EntryError, parse_domain
 from segbench.spec.schema import DISTRIBUTIONS
+from segbench.spec.source import EntryError
 
 EXAMPLES: list[tuple[dict[str, Any], Domain]] = [
     ({"value": 3}, Constant(3)),

@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 from segbench.core.records import Scalar
+from segbench.spec.distributions import parse_domain
 from segbench.spec.domains import Domain
-from segbench.spec.parse import parse_domain
 from segbench.spec.schema import DISTRIBUTIONS
 
 NUM_DRAWS = 10_000

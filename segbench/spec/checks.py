@@ -30,7 +30,7 @@ def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any], is_remote
         tree: the file as it stands, to tell a given key from a default.
         is_remote: the data is on another machine.
     """
-    problems = [*_train(spec, tree), *_budget(spec, space), *_baselines(spec, space), *_storage(spec)]
+    problems = [*_train(spec, tree), *_grid(spec, space), *_budget(spec), *_baselines(spec, space), *_storage(spec)]
     if spec.is_segmentation:
         problems += [*_metric(spec), *_data(spec, tree, is_remote)]
     return problems
@@ -56,30 +56,34 @@ def _train(spec: SweepSpec, tree: Mapping[str, Any]) -> Iterator[Problem]:
                 )
 
 
-def _budget(spec: SweepSpec, space: Space) -> Iterator[Problem]:
-    if spec.search.algorithm == "grid":
-        for parameter in space.parameters:
-            if isinstance(parameter.domain, Categorical) and parameter.domain.probabilities is not None:
-                yield Problem(
-                    ("parameters", *parameter.name.split("."), "probabilities"),
-                    "a grid runs every value once; remove probabilities, or take search.algorithm: random",
-                )
-                break
-            if parameter.domain.choices() is None:
-                yield Problem(
-                    ("parameters", *parameter.name.split(".")),
-                    "is continuous, and search.algorithm: grid needs a list; write values or q_uniform, or take "
-                    "algorithm: random",
-                )
-                break
-        else:
-            points = len(space.grid())
-            if points > spec.budget.trials:
-                yield Problem(
-                    ("budget", "trials"),
-                    f"the grid has {points} points and runs whole, but trials={spec.budget.trials}; write trials: "
-                    f"{points}, list fewer values, or take search.algorithm: random",
-                )
+def _grid(spec: SweepSpec, space: Space) -> Iterator[Problem]:
+    if spec.search.algorithm != "grid":
+        return
+    for parameter in space.parameters:
+        path = ("parameters", *parameter.name.split("."))
+        if isinstance(parameter.domain, Categorical) and parameter.domain.probabilities is not None:
+            yield Problem(
+                (*path, "probabilities"),
+                "a grid runs every value once; remove probabilities, or take search.algorithm: random",
+            )
+            return
+        if parameter.domain.choices() is None:
+            yield Problem(
+                path,
+                "is continuous, and search.algorithm: grid needs a list; write values or q_uniform, or take "
+                "algorithm: random",
+            )
+            return
+    points = len(space.grid())
+    if points > spec.budget.trials:
+        yield Problem(
+            ("budget", "trials"),
+            f"the grid has {points} points and runs whole, but trials={spec.budget.trials}; write trials: "
+            f"{points}, list fewer values, or take search.algorithm: random",
+        )
+
+
+def _budget(spec: SweepSpec) -> Iterator[Problem]:
     gpu = spec.resources.gpu
     if gpu == "auto" and not spec.is_segmentation:
         yield Problem(

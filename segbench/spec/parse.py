@@ -159,7 +159,7 @@ def _prior(guess: Mapping[str, Any], domain: Domain, path: KeyPath) -> Scalar:
     if prior is None or not domain.contains(prior):
         hint = "" if isinstance(domain, Categorical) else unquote_hint(prior)
         raise EntryError(here, f"must be a value that can be drawn, {_extent(domain)}, got {show(prior)}{hint}")
-    return prior
+    return domain.values[domain.index(prior)] if isinstance(domain, Categorical) else prior
 
 
 def _extent(domain: Domain) -> str:

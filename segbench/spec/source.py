@@ -93,7 +93,7 @@ _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 _CALL = re.compile(
     r"(\w+\.)*((q?_?(log|inv_log)?_?(uniform|normal|randint))|choices?|categorical|randn|range|interval|grid_search"
-    r"|sample_from|suggest_\w+|int|float)\s*\(.*\)",
+    r"|sample_from|suggest_\w+|int|float)\s*\(.*",  # in {...} YAML ends the text at the first comma
     re.DOTALL,
 )
 

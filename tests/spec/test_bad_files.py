@@ -202,6 +202,7 @@ BAD_PARAMETERS: dict[str, tuple[str, str, str]] = {
     ),
     "no in a condition": ("lr: {value: 1, when: {flip: no}}", "3 parameters.lr.when.flip", "write false, or 'no'"),
     "a draw of Hydra": ("width: choice(32, 64)", "3 parameters.width", "'choice(32, 64)' would be a text, not a draw"),
+    "a draw in braces": ("{width: choice(32, 64)}", "3 parameters.width", "'choice(32' would be a text, not a draw"),
     "a draw of Ray": (
         "lr: tune.loguniform(1e-4, 1e-1)",
         "3 parameters.lr",

@@ -194,6 +194,17 @@ def test_a_guess_stands_beside_any_searched_parameter() -> None:
     assert space["loss"].domain == Categorical(("ce", "dice"), (0.9, 0.1))
 
 
+def test_a_guess_is_the_value_that_is_listed() -> None:
+    content = {
+        "name": "x",
+        "train": "a:f",
+        "metric": {"name": "s"},
+        "parameters": {"a": {"values": [1, 2], "prior": 2.0}},
+    }
+    prior = spec_from(content).space["a"].prior
+    assert (type(prior), prior) == (int, 2)
+
+
 def test_a_grid_with_probabilities_is_refused(tmp_path: Path) -> None:
     text = "search: {algorithm: grid}\nparameters:\n  a:\n    values: [1, 2]\n    probabilities: [0.5, 0.5]\n"
     assert refused(tmp_path, text).startswith("8 parameters.a.probabilities: a grid runs every value once; remove")

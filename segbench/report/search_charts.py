@@ -223,13 +223,11 @@ def position(parameter: Parameter, value: Scalar) -> float | None:
     if value is None or not domain.contains(value):
         return None
     if isinstance(domain, Real):
-        return domain.share_below(float(value))
+        return domain.position(float(value))
     if isinstance(domain, Transformed):
         assert isinstance(value, int | float)
-        return domain.base.share_below(value)
+        return domain.base.position(value)
     choices = list(domain.choices())
-    if isinstance(domain, Integer) and domain.log:
-        return Real(float(domain.low), float(domain.high), log=True).share_below(float(value))
     return choices.index(value) / (len(choices) - 1) if len(choices) > 1 else 0.5
 
 

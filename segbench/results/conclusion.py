@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from segbench.core.records import Scalar
 from segbench.results.finalists import Finalist, mean, sample_std
 from segbench.results.folder import Results
-from segbench.spec.domains import Categorical, Constant, Domain, Integer, Normal, Real, Transformed
+from segbench.spec.domains import Categorical, Constant, Domain, Integer, Transformed
 
 EDGE = 0.05
 """A value in the outer 5 % of its range lies at the edge."""
@@ -33,12 +33,13 @@ def edge_of_range(domain: Domain, value: Scalar) -> str | None:
     """
     if isinstance(domain, Constant | Categorical) or not isinstance(value, int | float):
         return None
+    choices = domain.choices()
+    if choices is not None and len(choices) < 3:
+        return None
     if isinstance(domain, Integer):
-        if len(domain.choices()) < 3:
-            return None
         return "lower" if value == domain.low else "upper" if value == domain.high else None
-    base: Real | Normal = domain.base if isinstance(domain, Transformed) else domain
-    share = base.share_below(value)
+    base = domain.base if isinstance(domain, Transformed) else domain
+    share = base.position(value)
     return "lower" if share <= EDGE else "upper" if share >= 1 - EDGE else None
 
 

@@ -12,8 +12,9 @@ from optuna.importance import (
 )
 
 from segbench.core.records import Goal, TrialRecord
+from segbench.search.observations import values_of
 from segbench.search.study import as_distribution
-from segbench.spec.space import Constant, Space, Transformed
+from segbench.spec.space import Space
 
 MIN_TRIALS = 8
 _TREES, _DEPTH = 32, 6
@@ -57,11 +58,7 @@ def importances(
 
 
 def _frozen(space: Space, record: TrialRecord, score: float) -> optuna.trial.FrozenTrial:
-    assignment = record.assignment
-    params, distributions = {}, {}
-    for parameter in space.parameters:
-        name = parameter.name
-        values = assignment.draws if isinstance(parameter.domain, Transformed) else assignment.params
-        if not isinstance(parameter.domain, Constant) and name in values:
-            params[name], distributions[name] = values[name], as_distribution(parameter)
+    drawn = record.assignment.params
+    params = {name: value for name, value in values_of(record.assignment, space).items() if name in drawn}
+    distributions = {name: as_distribution(space[name]) for name in params}
     return optuna.trial.create_trial(value=score, params=params, distributions=distributions)

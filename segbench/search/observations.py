@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from segbench.core.records import Assignment, Cause, Goal, Scalar, TrialRecord, TrialState
-from segbench.spec.space import Constant, Space, Transformed
+from segbench.spec.space import Categorical, Constant, Domain, Space, Transformed
 
 _WORST = (Cause.NON_FINITE, Cause.MEMORY)
 """Failures that are the configuration's own."""
@@ -36,7 +36,7 @@ class Observation:
     """One trial as a sampler sees it."""
 
     values: Mapping[str, Scalar]
-    """Of the active parameters that can be drawn; of transformed ones the quantile."""
+    """Of the active parameters that can be drawn, as the sampler knows them (:func:`to_sampler`)."""
     outcome: Outcome
     score: float | None
     epoch: int
@@ -71,11 +71,37 @@ def values_of(assignment: Assignment, space: Space) -> dict[str, Scalar]:
         seen[name] = had[name]
         if isinstance(domain, Constant):
             continue
-        if isinstance(domain, Transformed) and name in assignment.draws:
+        if takes_quantile(domain) and name in assignment.draws:
             values[name] = assignment.draws[name]
         elif parameter.contains(had[name]):
-            values[name] = domain.position(had[name]) if isinstance(domain, Transformed) else had[name]
+            values[name] = to_sampler(domain, had[name])
     return values
+
+
+def takes_quantile(domain: Domain) -> bool:
+    """Whether the sampler draws a number from 0 to 1 that stands for the value, because it lacks the distribution."""
+    return isinstance(domain, Transformed) or (isinstance(domain, Categorical) and domain.probabilities is not None)
+
+
+def to_sampler(domain: Domain, value: Scalar) -> Scalar:
+    """Return what the sampler knows a value by: its quantile, its place in the list, or itself.
+
+    A place tells 1 from true, which Optuna takes for one category.
+    """
+    if takes_quantile(domain):
+        return domain.position(value)  # type: ignore[arg-type]
+    return domain.index(value) if isinstance(domain, Categorical) else value
+
+
+def from_sampler(domain: Domain, drawn: Scalar) -> Scalar:
+    """Return the value that the sampler meant, the inverse of :func:`to_sampler`."""
+    if takes_quantile(domain):
+        assert isinstance(drawn, float)
+        return domain.value_at(drawn)
+    if isinstance(domain, Categorical):
+        assert isinstance(drawn, int)
+        return domain.values[drawn]
+    return drawn
 
 
 def _outcome(record: TrialRecord, goal: Goal) -> tuple[Outcome, float | None]:

@@ -30,10 +30,11 @@ from segbench.core.errors import DiskFullError
 from segbench.core.paths import is_disk_full
 from segbench.core.records import Assignment, Goal, Scalar, TrialRecord, TrialState
 from segbench.core.seeding import derive_seed
-from segbench.search.observations import Observation, Outcome, observe, values_of
+from segbench.search.observations import Observation, Outcome, from_sampler, observe, takes_quantile, values_of
 from segbench.search.window import Window
+from segbench.spec.domains import is_same
 from segbench.spec.schema import SweepSpec
-from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space, Transformed
+from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -100,11 +101,9 @@ class Study:
                 params[parameter.name] = domain.value
                 continue
             drawn = _suggest(trial, parameter.name, as_distribution(parameter))
-            if isinstance(domain, Transformed):
-                assert isinstance(drawn, float)
+            if takes_quantile(domain):
                 draws[parameter.name] = drawn
-                drawn = domain.value(drawn)
-            params[parameter.name] = drawn
+            params[parameter.name] = from_sampler(domain, drawn)
         return params, draws
 
     def enter(self, assignment: Assignment) -> None:
@@ -120,8 +119,8 @@ class Study:
     def hear_end(self, record: TrialRecord) -> None:
         """Tell the true state; the value of a COMPLETE trial is its best score."""
         trial = self._trials.pop(record.number)
-        if record.reason:
-            trial.set_user_attr("reason", record.reason)
+        for key, attribute in self._attributes(record).items():
+            trial.set_user_attr(key, attribute)
         best = record.best(self._goal) if record.state is TrialState.COMPLETE else None
         del self._storage.running[record.number]
         told = self._study.tell(trial, best.score if best else None, state=_STATES[record.state])
@@ -139,7 +138,7 @@ class Study:
             self._known(record.assignment),
             value=seen.score,
             intermediate_values={epoch.epoch: epoch.score for epoch in record.epochs},
-            user_attrs={"reason": record.reason} if record.reason else {},
+            user_attrs=self._attributes(record),
         )
         self._show(self._storage.get_trial(trial_id), seen)
 
@@ -172,6 +171,13 @@ class Study:
     def _known(self, assignment: Assignment) -> _Known:
         values = values_of(assignment, self._space)
         return {name: (value, as_distribution(self._space[name])) for name, value in values.items()}
+
+    def _attributes(self, record: TrialRecord) -> dict[str, Any]:
+        """Return what optuna-dashboard shows beside the parameters: the reason, and values told as something else."""
+        known = values_of(record.assignment, self._space)
+        meant = {name: from_sampler(self._space[name].domain, value) for name, value in known.items()}
+        shown = {name: value for name, value in meant.items() if not is_same(value, known[name])}
+        return {**({"values": shown} if shown else {}), **({"reason": record.reason} if record.reason else {})}
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = derive_seed(self._search.seed, "sampler", number)
@@ -245,15 +251,15 @@ def _quietly() -> Iterator[None]:
 
 
 def as_distribution(parameter: Parameter) -> BaseDistribution:
-    """Return what Optuna draws a parameter from; a transformed one is drawn from 0 to 1."""
+    """Return what Optuna draws a parameter from: the value, its place in a list, or a quantile of it."""
     domain = parameter.domain
-    if isinstance(domain, Categorical):
-        return CategoricalDistribution(domain.values)
+    if isinstance(domain, Categorical) and not takes_quantile(domain):
+        return CategoricalDistribution(range(len(domain.values)))
     if isinstance(domain, Integer):
-        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+        return IntDistribution(domain.low, domain.high)
     if isinstance(domain, Real):
         return FloatDistribution(domain.low, domain.high, log=domain.log)
-    assert isinstance(domain, Transformed)
+    assert takes_quantile(domain)
     return FloatDistribution(0.0, 1.0)
 
 
@@ -262,8 +268,6 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
         choice: Scalar = trial.suggest_categorical(name, distribution.choices)
         return choice
     if isinstance(distribution, IntDistribution):
-        return int(
-            trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
-        )
+        return int(trial.suggest_int(name, distribution.low, distribution.high))
     assert isinstance(distribution, FloatDistribution)
     return float(trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from segbench.core.records import Goal, Scalar, TrialRecord, TrialState
 from segbench.spec.domains import Domain, is_number
-from segbench.spec.space import Constant, Integer, Real, Space, Transformed
+from segbench.spec.space import Integer, Real, Space, Transformed
 
 CLIP_SHARE = 0.1
 
@@ -75,15 +75,17 @@ def _adapt(record: TrialRecord, space: Space) -> tuple[TrialRecord, bool] | None
 
 def _clip(value: Scalar, domain: Domain) -> Scalar:
     """Return the bound that ``value`` is just beyond; None when it is too far away or no number."""
-    if isinstance(domain, Constant) or not isinstance(domain, Integer | Real) or not is_number(value):
+    base = domain.base if isinstance(domain, Transformed) else domain
+    if not isinstance(base, Integer | Real) or not is_number(value):
         return None
     assert isinstance(value, int | float)
-    if domain.log and value <= 0:
+    is_log = isinstance(base, Real) and base.log
+    if is_log and value <= 0:
         return None
-    low, high, at = (math.log(v) if domain.log else v for v in (domain.low, domain.high, value))
+    low, high, at = (math.log(v) if is_log else v for v in (base.low, base.high, value))
     margin = CLIP_SHARE * (high - low)
     if low - margin <= at < low:
-        return domain.low
+        return domain.probes()[0]
     if high < at <= high + margin:
-        return domain.high
+        return domain.probes()[-1]
     return None

@@ -8,9 +8,9 @@ from typing import Any
 from segbench.core.address import PACKED, is_bucket, what_is_wrong
 from segbench.core.records import Scalar
 from segbench.spec.fields import check_name, check_together, check_value
-from segbench.spec.schema import BUILT_IN_TRAIN, SweepSpec
+from segbench.spec.schema import BUILT_IN_TRAIN, Baseline, SweepSpec
 from segbench.spec.source import EntryError, KeyPath, Problem, listed, nearest, show, unknown
-from segbench.spec.space import Space, flatten
+from segbench.spec.space import Categorical, Domain, Space, Structure, baseline_values, leaves
 
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 """Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""
@@ -30,7 +30,7 @@ def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any], is_remote
         tree: the file as it stands, to tell a given key from a default.
         is_remote: the data is on another machine.
     """
-    problems = [*_train(spec, tree), *_budget(spec, space), *_baselines(spec, space), *_storage(spec)]
+    problems = [*_train(spec, tree), *_grid(spec, space), *_budget(spec), *_baselines(spec, space), *_storage(spec)]
     if spec.is_segmentation:
         problems += [*_metric(spec), *_data(spec, tree, is_remote)]
     return problems
@@ -56,24 +56,34 @@ def _train(spec: SweepSpec, tree: Mapping[str, Any]) -> Iterator[Problem]:
                 )
 
 
-def _budget(spec: SweepSpec, space: Space) -> Iterator[Problem]:
-    if spec.search.algorithm == "grid":
-        for parameter in space.parameters:
-            if parameter.domain.choices() is None:
-                yield Problem(
-                    ("parameters", *parameter.name.split(".")),
-                    "is continuous, and search.algorithm: grid needs a list; write values or q_uniform, or take "
-                    "algorithm: random",
-                )
-                break
-        else:
-            points = len(space.grid())
-            if points > spec.budget.trials:
-                yield Problem(
-                    ("budget", "trials"),
-                    f"the grid has {points} points and runs whole, but trials={spec.budget.trials}; write trials: "
-                    f"{points}, list fewer values, or take search.algorithm: random",
-                )
+def _grid(spec: SweepSpec, space: Space) -> Iterator[Problem]:
+    if spec.search.algorithm != "grid":
+        return
+    for parameter in space.parameters:
+        path = ("parameters", *parameter.name.split("."))
+        if isinstance(parameter.domain, Categorical) and parameter.domain.probabilities is not None:
+            yield Problem(
+                (*path, "probabilities"),
+                "a grid runs every value once; remove probabilities, or take search.algorithm: random",
+            )
+            return
+        if parameter.domain.choices() is None:
+            yield Problem(
+                path,
+                "is continuous, and search.algorithm: grid needs a list; write values or q_uniform, or take "
+                "algorithm: random",
+            )
+            return
+    points = len(space.grid())
+    if points > spec.budget.trials:
+        yield Problem(
+            ("budget", "trials"),
+            f"the grid has {points} points and runs whole, but trials={spec.budget.trials}; write trials: "
+            f"{points}, list fewer values, or take search.algorithm: random",
+        )
+
+
+def _budget(spec: SweepSpec) -> Iterator[Problem]:
     gpu = spec.resources.gpu
     if gpu == "auto" and not spec.is_segmentation:
         yield Problem(
@@ -101,7 +111,8 @@ def _baselines(spec: SweepSpec, space: Space) -> Iterator[Problem]:
         if baseline.name in names:
             yield Problem((*path, "name"), f"'{baseline.name}' is the name of another baseline; choose another")
         names.append(baseline.name)
-        values = flatten(baseline.parameters)
+        values = baseline_values(baseline, space)
+        yield from _doubled(baseline, space, path)
         problems = [p for name, value in values.items() if (p := _baseline_value(name, value, path, spec, space))]
         yield from problems
         if spec.is_segmentation and not problems:
@@ -110,19 +121,35 @@ def _baselines(spec: SweepSpec, space: Space) -> Iterator[Problem]:
                 yield Problem((*path, "parameters"), reason)
 
 
+def _doubled(baseline: Baseline, space: Space, path: KeyPath) -> Iterator[Problem]:
+    whole = frozenset(parameter.name for parameter in space.parameters)
+    given = [name for name, _ in leaves(baseline.parameters, whole=whole)]
+    for name in dict.fromkeys(name for name in given if given.count(name) > 1):
+        message = f"'{name}' is given twice, as a name with dots and nested; remove one"
+        yield Problem((*path, "parameters", name), message)
+
+
 def _baseline_value(name: str, value: Scalar, path: KeyPath, spec: SweepSpec, space: Space) -> Problem | None:
     here = (*path, "parameters", name)
-    if isinstance(value, list):
-        return Problem(here, f"is a list, {show(value)}; a baseline has one value for each parameter")
     if not spec.is_segmentation:
         names = [parameter.name for parameter in space.parameters]
-        return None if name in names else Problem(here, unknown(name, names, "parameter"))
+        if name not in names:
+            return Problem(here, unknown(name, names, "parameter"))
+        if isinstance(value, Structure) and not _may_be_structure(space[name].domain):
+            return Problem(
+                here, f"is {show(value)}, and {name} is a single value; a baseline has one for each parameter"
+            )
+        return None
     try:
         check_name(name, here)
         check_value(name, value, here)
     except EntryError as error:
         return error.problem
     return None
+
+
+def _may_be_structure(domain: Domain) -> bool:
+    return any(isinstance(value, Structure) for value in domain.probes())
 
 
 def _metric(spec: SweepSpec) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segbench.core.config import TrialConfig
 from segbench.core.records import Scalar
-from segbench.spec.domains import Categorical, Constant, Domain, Integer, Real
+from segbench.spec.domains import Categorical, Constant, Domain, Integer, Real, Structure
 from segbench.spec.schema import RENAMED
 from segbench.spec.source import EntryError, KeyPath, expectation, explain, show, unknown
 from segbench.spec.space import Parameter, Space
@@ -46,6 +46,12 @@ def check_name(name: str, path: KeyPath) -> None:
 
 def check_value(name: str, value: Scalar, path: KeyPath) -> Scalar:
     """Return ``value`` as the field keeps it; raise EntryError when it cannot have it."""
+    if isinstance(value, Structure):
+        raise EntryError(
+            path,
+            f"{name} has one number or word, got {show(value)}; lists and mappings are for a training function of your "
+            "own (train:)",
+        )
     try:
         return field_value(name, value)
     except ValidationError as error:
@@ -69,7 +75,8 @@ def fit_domain(name: str, domain: Domain, is_named: bool, path: KeyPath) -> Doma
         return Constant(check_value(name, domain.value, path))
     if isinstance(domain, Categorical):
         places = [(*path, "values", index) for index in range(len(domain.values))]
-        return Categorical(tuple(check_value(name, v, p) for v, p in zip(domain.values, places, strict=True)))
+        values = tuple(check_value(name, v, p) for v, p in zip(domain.values, places, strict=True))
+        return replace(domain, values=values)
     if not _fits(name, 1) and not _fits(name, 0.5):
         raise EntryError(path, f"{name} {_expected(name, domain.probes()[0])}; write values with some of them")
     if isinstance(domain, Integer) and not is_named and _fits(name, 0.5):

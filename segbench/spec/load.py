@@ -19,7 +19,18 @@ from segbench.spec.checks import check_spec
 from segbench.spec.fields import FIELDS, field_value
 from segbench.spec.parse import parse_space
 from segbench.spec.schema import BUILT_IN_TRAIN, RENAMED, SweepSpec, section_keys, sections
-from segbench.spec.source import KeyPath, Problem, Source, explain, make_source, nearest, read_source, show, unknown
+from segbench.spec.source import (
+    KeyPath,
+    Problem,
+    Source,
+    explain,
+    make_source,
+    misread,
+    nearest,
+    read_source,
+    show,
+    unknown,
+)
 from segbench.spec.space import Space
 
 
@@ -126,12 +137,12 @@ def spec_content(spec: SweepSpec) -> dict[str, Any]:
 
 
 def _quoted(value: Any) -> Any:
-    """Return ``value`` with texts quoted that YAML would otherwise fold: those with line ends of any alphabet."""
+    """Return ``value`` with texts quoted that YAML would fold (line ends of any alphabet) or the reader refuse."""
     if isinstance(value, dict):
         return {_quoted(key): _quoted(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_quoted(item) for item in value]
-    if isinstance(value, str) and not value.isprintable():
+    if isinstance(value, str) and (not value.isprintable() or misread(value) is not None):
         return DoubleQuotedScalarString(value)
     return value
 

@@ -1,247 +1,22 @@
-"""The section ``parameters:`` -> the search space: each entry a domain, spelled as in W&B sweeps."""
+"""The section ``parameters:`` -> the search space: names, nesting, guesses, and the conditions between parameters."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from segbench.core.config import TrialConfig
 from segbench.core.records import Scalar
-from segbench.spec.domains import (
-    DISTRIBUTIONS,
-    Categorical,
-    Constant,
-    Domain,
-    Integer,
-    Normal,
-    Number,
-    Real,
-    Transformed,
-    is_number,
-    is_same,
-    multiples_within,
-)
+from segbench.spec.distributions import parse_domain, unquote_hint
+from segbench.spec.domains import Categorical, Constant, Domain, Normal, Real, Transformed, as_scalar, is_same
 from segbench.spec.fields import FIELDS, check_name, check_value, clashes, fit_domain
-from segbench.spec.source import EntryError, KeyPath, Problem, listed, show, unknown
+from segbench.spec.schema import CONFIDENCES
+from segbench.spec.source import HOW_TO_DRAW, EntryError, KeyPath, Problem, is_call, listed, show, unknown
 from segbench.spec.space import Parameter, Space
 
-ENTRY_KEYS = ("value", "values", "min", "max", "distribution", "q", "mu", "sigma", "when", "parameters")
+_NO_NESTING = "the built-in training function has no nested settings; write each setting directly under parameters:"
 
-_KEY_HINTS = {
-    **dict.fromkeys(("low", "lower", "start", "from"), "write min"),
-    **dict.fromkeys(("high", "upper", "stop", "to"), "write max"),
-    **dict.fromkeys(("choices", "categories", "options", "choice", "grid"), "write values"),
-    **dict.fromkeys(("type", "dist"), "write distribution"),
-    **dict.fromkeys(("step", "quantum"), "write distribution: q_uniform with q"),
-    **dict.fromkeys(("mean", "loc"), "write mu"),
-    **dict.fromkeys(("std", "scale", "sd"), "write sigma"),
-    **dict.fromkeys(("if", "condition", "conditions", "depends_on"), "write when"),
-    "log": "write distribution: log_uniform_values",
-    "default": "a start value belongs to baselines",
-    "probabilities": "all values are equally likely here",
-}
-_DISTRIBUTION_HINTS = {
-    **dict.fromkeys(("loguniform", "log-uniform", "log"), "write log_uniform_values (min and max are values)"),
-    "inv_log_uniform_values": "log_uniform_values draws the same numbers",
-    "inv_log_uniform": "write log_uniform_values (min and max are values)",
-    "q_log_uniform": "write q_log_uniform_values (min and max are values)",
-    **dict.fromkeys(("choice", "choices", "category"), "write categorical with values"),
-    "categorical_w_probabilities": "all values are equally likely here: write categorical",
-    **dict.fromkeys(("int", "randint", "integer"), "write int_uniform"),
-    **dict.fromkeys(("gaussian", "randn"), "write normal"),
-    **dict.fromkeys(("quniform",), "write q_uniform"),
-    "beta": f"allowed: {listed(DISTRIBUTIONS)}",
-}
-
-
-def parse_domain(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    """Return the domain that an entry of ``parameters:`` describes.
-
-    Args:
-        body: the entry without ``when``.
-        path: where it stands, for errors.
-
-    Raises:
-        EntryError: the entry is wrong.
-    """
-    for key in body:
-        if key not in ENTRY_KEYS:
-            raise EntryError((*path, key), unknown(str(key), ENTRY_KEYS, "key", _KEY_HINTS.get(str(key))))
-    name = _distribution(body, path)
-    required, optional = DISTRIBUTIONS[name]
-    for key in body:
-        if key not in ("distribution", *required, *optional):
-            takes = listed((*required, *optional))
-            raise EntryError((*path, key), f"does not go with {_said(name, body)}, which takes {takes}")
-    missing = [key for key in required if key not in body]
-    if missing:
-        raise EntryError(path, f"{name} needs {' and '.join(required)}; {' and '.join(missing)} is missing")
-    return _BUILDERS[name](body, path)
-
-
-def _distribution(body: Mapping[str, Any], path: KeyPath) -> str:
-    if "distribution" in body:
-        name = body["distribution"]
-        if name not in DISTRIBUTIONS:
-            hint = _DISTRIBUTION_HINTS.get(str(name))
-            raise EntryError((*path, "distribution"), unknown(str(name), DISTRIBUTIONS, "distribution", hint))
-        return str(name)
-    if "value" in body:
-        return "constant"
-    if "values" in body:
-        return "categorical"
-    if "min" in body or "max" in body:
-        bounds = [body[key] for key in ("min", "max") if key in body]
-        return "int_uniform" if all(isinstance(bound, int) for bound in bounds) else "uniform"
-    if "mu" in body or "sigma" in body:
-        raise EntryError(path, "mu and sigma need distribution: normal, log_normal, q_normal or q_log_normal")
-    raise EntryError(path, "has no values; write value, values, min and max, or a distribution")
-
-
-def _said(name: str, body: Mapping[str, Any]) -> str:
-    return f"distribution {name}" if "distribution" in body else f"'{DISTRIBUTIONS[name][0][0]}'"
-
-
-def _scalar(value: Any, path: KeyPath) -> Scalar:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise EntryError(path, f"must be a number, text, true, false or null, got {show(value)}")
-
-
-def _number(body: Mapping[str, Any], key: str, path: KeyPath, default: Number | None = None) -> Number:
-    value = body.get(key, default)
-    if isinstance(value, int | float) and is_number(value):
-        return value
-    raise EntryError((*path, key), f"must be a number, got {show(value)}{_unquote(value)}")
-
-
-def _unquote(value: object) -> str:
-    try:
-        return f" (text); write {float(value):g} without quotes" if isinstance(value, str) else ""
-    except ValueError:
-        return ""
-
-
-def _ends(body: Mapping[str, Any], path: KeyPath) -> tuple[Number, Number]:
-    low, high = _number(body, "min", path), _number(body, "max", path)
-    if low > high:
-        raise EntryError(path, f"min={low} is above max={high}; swap them")
-    if low == high:
-        raise EntryError(path, f"min and max are both {low}; write value: {low}")
-    return low, high
-
-
-def _positive_ends(body: Mapping[str, Any], path: KeyPath, name: str) -> tuple[Number, Number]:
-    low, high = _ends(body, path)
-    if low <= 0:
-        raise EntryError((*path, "min"), f"must be above 0 for {name}, got {low}")
-    return low, high
-
-
-def _positive(body: Mapping[str, Any], key: str, path: KeyPath) -> Number:
-    value = _number(body, key, path, 1)
-    if value <= 0:
-        raise EntryError((*path, key), f"must be above 0, got {value}")
-    return value
-
-
-def _constant(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    return Constant(_scalar(body["value"], (*path, "value")))
-
-
-def _categorical(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    values = body["values"]
-    if not isinstance(values, list):
-        raise EntryError((*path, "values"), f"must be a list, got {show(values)}; for one value write value")
-    if not values:
-        raise EntryError((*path, "values"), "is empty; give at least one value")
-    scalars = [_scalar(value, (*path, "values", index)) for index, value in enumerate(values)]
-    for index, value in enumerate(scalars):
-        if any(is_same(value, other) for other in scalars[:index]):
-            raise EntryError((*path, "values", index), f"{show(value)} is listed twice; remove one")
-    return Categorical(tuple(scalars))
-
-
-def _uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    low, high = _ends(body, path)
-    return Real(float(low), float(high))
-
-
-def _int_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    low, high = _ends(body, path)
-    for key, value in (("min", low), ("max", high)):
-        if not isinstance(value, int):
-            raise EntryError((*path, key), f"must be a whole number for int_uniform, got {value}")
-    return Integer(int(low), int(high))
-
-
-def _log_uniform_values(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    low, high = _positive_ends(body, path, "log_uniform_values")
-    return Real(float(low), float(high), log=True)
-
-
-def _log_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    low, high = _ends(body, path)
-    if low >= 0 and high <= 1:
-        raise EntryError(
-            path,
-            f"log_uniform takes exponents: this draws from {math.exp(low):.6g} to {math.exp(high):.6g}; "
-            "where min and max are values, write distribution: log_uniform_values",
-        )
-    if not -700 < low < high < 700:
-        raise EntryError(path, f"log_uniform takes exponents between -700 and 700, got {low} to {high}")
-    return Real(math.exp(low), math.exp(high), log=True)
-
-
-def _q_uniform(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    low, high = _ends(body, path)
-    q = _positive(body, "q", path)
-    first, last = _multiples(low, high, q, path)
-    if isinstance(q, int):
-        return Integer(first * q, last * q, step=q)
-    return Transformed(Real(float(low), float(high)), q)
-
-
-def _q_log_uniform_values(body: Mapping[str, Any], path: KeyPath) -> Domain:
-    low, high = _positive_ends(body, path, "q_log_uniform_values")
-    q = _positive(body, "q", path)
-    first, last = _multiples(low, high, q, path)
-    if isinstance(q, int) and q == 1:
-        return Integer(first, last, log=True)
-    return Transformed(Real(float(low), float(high), log=True), q)
-
-
-def _multiples(low: Number, high: Number, q: Number, path: KeyPath) -> tuple[int, int]:
-    first, last = multiples_within(low, high, q)
-    if first > last:
-        raise EntryError((*path, "q"), f"no multiple of q={q} lies between min={low} and max={high}")
-    return first, last
-
-
-def _normal(log: bool, rounded: bool) -> Callable[[Mapping[str, Any], KeyPath], Domain]:
-    def build(body: Mapping[str, Any], path: KeyPath) -> Domain:
-        mu, sigma = float(_number(body, "mu", path, 0.0)), float(_positive(body, "sigma", path))
-        if log and not -700 < mu - 5 * sigma < mu + 5 * sigma < 700:
-            raise EntryError(path, f"mu={mu:g} and sigma={sigma:g} are of the logarithm; these overflow")
-        return Transformed(Normal(mu, sigma, log), _positive(body, "q", path) if rounded else None)
-
-    return build
-
-
-_BUILDERS: Mapping[str, Callable[[Mapping[str, Any], KeyPath], Domain]] = {
-    "constant": _constant,
-    "categorical": _categorical,
-    "uniform": _uniform,
-    "int_uniform": _int_uniform,
-    "log_uniform_values": _log_uniform_values,
-    "log_uniform": _log_uniform,
-    "q_uniform": _q_uniform,
-    "q_log_uniform_values": _q_log_uniform_values,
-    "normal": _normal(log=False, rounded=False),
-    "log_normal": _normal(log=True, rounded=False),
-    "q_normal": _normal(log=False, rounded=True),
-    "q_log_normal": _normal(log=True, rounded=True),
-}
+MAX_LISTED = 12
+"""Values that an error names; of more it names the ends."""
 
 
 Conditions = Mapping[str, tuple[Scalar, ...]]
@@ -268,9 +43,10 @@ def parse_space(raw: Mapping[str, Any], training: TrialConfig | None) -> tuple[S
     problems: list[Problem] = []
     entries = _entries(raw, ("parameters",), "", {}, training is None, problems)
     parameters = []
+    problems += _clashing(entries)
     for entry in entries:
         try:
-            parameters.append(Parameter(entry.name, _domain(entry, training is not None), entry.when))
+            parameters.append(_parameter(entry, training is not None))
         except EntryError as error:
             problems.append(error.problem)
     paths = {entry.name: entry.path for entry in entries}
@@ -296,8 +72,8 @@ def _entries(
     for key, body in raw.items():
         here = (*path, key)
         try:
-            if "." in key or not key:
-                raise EntryError(here, "a name has no dots; nest: write the part after the dot under parameters:")
+            if not all(key.split(".")):
+                raise EntryError(here, "a name has a part on each side of a dot; write it as group.name")
             if isinstance(body, list):
                 raise EntryError(here, f"is a list; write values: {show(body)}")
             when = dict(inherited)
@@ -314,12 +90,26 @@ def _entries(
     return entries
 
 
+def _clashing(entries: Sequence[_Entry]) -> list[Problem]:
+    """Return a problem for each name that is given twice, or is both a value and a group of values."""
+    problems: list[Problem] = []
+    seen: dict[str, _Entry] = {}
+    for entry in entries:
+        if entry.name in seen:
+            message = f"'{entry.name}' is given twice, as a name with dots and nested; remove one"
+            problems.append(Problem(entry.path, message))
+        for other in seen:
+            group, member = sorted((entry.name, other), key=len)
+            if member.startswith(f"{group}."):
+                message = f"'{group}' is a parameter, so it cannot hold '{member}' too; rename one"
+                problems.append(Problem(entry.path, message))
+        seen.setdefault(entry.name, entry)
+    return problems
+
+
 def _group(body: Mapping[str, Any], path: KeyPath, may_nest: bool) -> Mapping[str, Any]:
     if not may_nest:
-        raise EntryError(
-            path,
-            "the built-in training function has no nested settings; write each setting directly under parameters:",
-        )
+        raise EntryError(path, _NO_NESTING)
     if len(body) > 1:
         others = listed(key for key in body if key != "parameters")
         raise EntryError(path, f"a group has only parameters and when; remove {others}")
@@ -329,16 +119,57 @@ def _group(body: Mapping[str, Any], path: KeyPath, may_nest: bool) -> Mapping[st
     return nested
 
 
-def _domain(entry: _Entry, is_built_in: bool) -> Domain:
+def _parameter(entry: _Entry, is_built_in: bool) -> Parameter:
     if is_built_in:
+        if "." in entry.name:
+            raise EntryError(entry.path, _NO_NESTING)
         check_name(entry.name, entry.path)
-    if not isinstance(entry.body, Mapping):
-        domain: Domain = Constant(entry.body)
-        is_named = False
-    else:
-        domain = parse_domain(entry.body, entry.path)
-        is_named = "distribution" in entry.body
-    return fit_domain(entry.name, domain, is_named, entry.path) if is_built_in else domain
+    body = entry.body if isinstance(entry.body, Mapping) else _fixed(entry.body, entry.path)
+    guess = {key: body[key] for key in ("prior", "prior_confidence") if key in body}
+    domain = parse_domain({key: value for key, value in body.items() if key not in guess}, entry.path)
+    if is_built_in:
+        domain = fit_domain(entry.name, domain, "distribution" in body, entry.path)
+    prior = _prior(guess, domain, entry.path)
+    return Parameter(entry.name, domain, entry.when, prior, guess.get("prior_confidence", "medium"))
+
+
+def _fixed(value: Any, path: KeyPath) -> Mapping[str, Any]:
+    """Return the entry that a bare value stands for."""
+    if value is None:
+        raise EntryError(path, f"has nothing below it; {HOW_TO_DRAW}, or value: null if the constant null is meant")
+    if isinstance(value, str) and is_call(value):
+        raise EntryError(path, f"{show(value)} would be a text, not a draw; {HOW_TO_DRAW}")
+    return {"value": value}
+
+
+def _prior(guess: Mapping[str, Any], domain: Domain, path: KeyPath) -> Scalar:
+    """Return the guess at the best value, checked with its confidence; None where there is none."""
+    confidence = guess.get("prior_confidence", "medium")
+    if confidence not in CONFIDENCES:
+        here = (*path, "prior_confidence")
+        raise EntryError(here, f"must be one of {listed(CONFIDENCES)}, got {show(confidence)}")
+    if "prior" not in guess:
+        if guess:
+            raise EntryError((*path, "prior_confidence"), "says how sure a prior is; write prior too, or remove it")
+        return None
+    here = (*path, "prior")
+    if isinstance(domain, Constant):
+        raise EntryError(here, f"is a guess at the best value, and this is always {show(domain.value)}; remove it")
+    prior = as_scalar(guess["prior"])
+    if prior is None or not domain.contains(prior):
+        hint = "" if isinstance(domain, Categorical) else unquote_hint(prior)
+        raise EntryError(here, f"must be a value that can be drawn, {_extent(domain)}, got {show(prior)}{hint}")
+    return domain.values[domain.index(prior)] if isinstance(domain, Categorical) else prior
+
+
+def _extent(domain: Domain) -> str:
+    """Return what can be drawn, in words."""
+    choices = domain.choices()
+    if choices is not None and len(choices) <= MAX_LISTED:
+        return f"one of {listed(map(show, choices))}"
+    ends = domain.probes()
+    multiple = f" and a multiple of {domain.q}" if isinstance(domain, Transformed) and domain.q is not None else ""
+    return f"between {show(ends[0])} and {show(ends[-1])}{multiple}"
 
 
 def _conditions(raw: object, path: KeyPath) -> Conditions:
@@ -347,9 +178,9 @@ def _conditions(raw: object, path: KeyPath) -> Conditions:
     conditions: dict[str, tuple[Scalar, ...]] = {}
     for name, allowed in raw.items():
         values = allowed if isinstance(allowed, list) else [allowed]
-        if not values or any(not isinstance(v, bool | int | float | str | None) for v in values):
+        if not values or isinstance(allowed, Mapping):
             raise EntryError((*path, name), f"must be a value or a list of values, got {show(allowed)}")
-        conditions[name] = tuple(values)
+        conditions[name] = tuple(map(as_scalar, values))
     return conditions
 
 
@@ -406,10 +237,7 @@ def _check_possible(name: str, domain: Domain, values: tuple[Scalar, ...], path:
                 path, f"never holds: {name} is always {show(domain.value)}, and this asks for {_any_of(values)}"
             )
     elif impossible:
-        choices = domain.choices()
-        ends = domain.probes()
-        can = f"one of {listed(choices)}" if choices else f"between {ends[0]} and {ends[-1]}"
-        raise EntryError(path, f"{name} is never {_any_of(impossible)}; it is {can}")
+        raise EntryError(path, f"{name} is never {_any_of(impossible)}; it is {_extent(domain)}")
 
 
 def _sorted(

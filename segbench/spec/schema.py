@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from segbench.core.config import DataConfig, TrialConfig
 from segbench.core.paths import is_safe_name
 from segbench.core.records import Goal
-from segbench.spec.domains import DISTRIBUTIONS
+from segbench.spec.domains import DISTRIBUTIONS, Confidence
 
 BUILT_IN_TRAIN = "segbench.training.loop:train"
 
@@ -131,20 +131,32 @@ class Mlflow(Section):
     experiment: str | None = Field(None, description="null: the sweep's name")
 
 
-_SCALAR_JSON: dict[str, Any] = {"type": ["number", "string", "boolean", "null"]}
+CONFIDENCES = get_args(Confidence)
+
+_FIXED_JSON: dict[str, Any] = {"type": ["number", "string", "boolean"]}
 _ENTRY_JSON: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "minProperties": 1,
     "properties": {
-        "value": _SCALAR_JSON,
-        "values": {"type": "array", "items": _SCALAR_JSON, "minItems": 1, "uniqueItems": True},
+        "value": {"description": "anything; lists and mappings only for a training function of your own"},
+        "values": {"type": "array", "minItems": 1, "uniqueItems": True},
+        "probabilities": {
+            "type": "array",
+            "items": {"type": "number", "minimum": 0},
+            "minItems": 1,
+            "description": "of each of the values; they sum to 1",
+        },
         "min": {"type": "number"},
         "max": {"type": "number"},
         "distribution": {"enum": list(DISTRIBUTIONS)},
         "q": {"type": "number", "exclusiveMinimum": 0, "description": "values are multiples of q"},
         "mu": {"type": "number", "description": "mean (of the logarithm for log_normal)"},
         "sigma": {"type": "number", "exclusiveMinimum": 0, "description": "standard deviation"},
+        "a": {"type": "number", "exclusiveMinimum": 0, "description": "first shape of beta"},
+        "b": {"type": "number", "exclusiveMinimum": 0, "description": "second shape of beta"},
+        "prior": {"description": "a guess at the best value"},
+        "prior_confidence": {"enum": list(CONFIDENCES), "description": "how sure the guess is; default: medium"},
         "when": {
             "type": "object",
             "minProperties": 1,
@@ -181,7 +193,7 @@ class SweepSpec(Section):
         settings = schema["$defs"]["DataConfig"]["properties"]
         pair = {key: settings["size"].pop(key) for key in ("type", "prefixItems", "minItems", "maxItems")}
         settings["size"]["anyOf"] = [{"type": "integer", "minimum": 1}, pair]
-        schema["properties"]["parameters"]["additionalProperties"] = {"anyOf": [_SCALAR_JSON, _ENTRY_JSON]}
+        schema["properties"]["parameters"]["additionalProperties"] = {"anyOf": [_FIXED_JSON, _ENTRY_JSON]}
         return schema
 
     @property

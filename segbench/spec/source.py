@@ -14,9 +14,11 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import PlainScalarString
 
 from segbench.core.address import without_secret
 from segbench.core.errors import SpecError
+from segbench.spec.domains import Structure
 
 KeyPath = tuple[str | int, ...]
 
@@ -52,7 +54,13 @@ def show(value: object) -> str:
     """Return ``value`` as it would stand in the file, shortened."""
     if value is None:
         return "nothing (null)"
-    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, default=str)
+    text = (
+        str(value)
+        if isinstance(value, Structure)
+        else f"'{value}'"
+        if isinstance(value, str)
+        else json.dumps(value, default=str)
+    )
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -79,6 +87,34 @@ def unknown(word: str, words: Iterable[str], what: str, hint: str | None = None)
         return f"unknown {what} '{word}'; did you mean '{guess}'?"
     return f"unknown {what} '{word}'; allowed: {listed(pool)}"
 
+
+_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+"""Words that YAML 1.1, and so W&B, reads as booleans, and YAML 1.2 as texts."""
+
+_CALL = re.compile(
+    r"(\w+\.)*((q?_?(log|inv_log)?_?(uniform|normal|randint))|choices?|categorical|randn|range|interval|grid_search"
+    r"|sample_from|suggest_\w+|int|float)\s*\(.*",  # in {...} YAML ends the text at the first comma
+    re.DOTALL,
+)
+
+
+def is_call(text: str) -> bool:
+    """Whether ``text`` looks like a draw in the spelling of Ray, Optuna or Hydra: ``choice(32, 64)``."""
+    return _CALL.fullmatch(text.strip()) is not None
+
+
+def misread(text: str) -> str | None:
+    """Return why a text that stands without quotes under ``parameters:`` is probably none; None if it is one."""
+    if text.lower() in _BOOLEANS and text in (text.lower(), text.upper(), text.capitalize()):
+        return (
+            f"{text} without quotes is a boolean in W&B and a text here; write {_BOOLEANS[text.lower()]}, or '{text}'"
+        )
+    if is_call(text):
+        return f"{show(text)} would be a text, not a draw; {HOW_TO_DRAW}, or put it in quotes if the text is meant"
+    return None
+
+
+HOW_TO_DRAW = "write values: [...], or min and max with a distribution"
 
 _TYPES = {
     "int_type": "must be a whole number",
@@ -207,9 +243,10 @@ class Source:
         return f" (with {' '.join(f'--set {text}' for text in below)})" if below else ""
 
     def _line(self, path: KeyPath) -> int:
+        lines = {dotted(key): line for key, line in self.lines.items()}  # a name with dots is one key of the file
         for length in range(len(path), 0, -1):
-            if path[:length] in self.lines:
-                return self.lines[path[:length]]
+            if dotted(path[:length]) in lines:
+                return lines[dotted(path[:length])]
         return 1
 
 
@@ -277,7 +314,7 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> CommentedMap:
     try:
-        content = YAML(typ="rt", pure=True).load(text)
+        content = _yaml().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -300,6 +337,12 @@ def _parse(path: Path, text: str) -> CommentedMap:
             f"not a {'list' if isinstance(content, list) else 'single value'}"
         )
     return content
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.preserve_quotes = True  # whether a word stands in quotes says whether a text is meant
+    return yaml
 
 
 def _has_tab(text: str, line: int) -> bool:
@@ -332,6 +375,9 @@ def _plain(value: Any, path: KeyPath, lines: dict[KeyPath, int], problems: list[
         return float(value)
     if isinstance(value, int):
         return int(value)
+    is_bare = type(value) in (str, PlainScalarString)
+    if is_bare and "parameters" in path[:-1] and (problem := misread(value)) is not None:
+        problems.append(Problem(path, problem))
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
@@ -342,7 +388,7 @@ def _override(text: str) -> tuple[KeyPath, Any]:
     if not equals or "" in key:
         raise SpecError(f"--set {shown}: write KEY=VALUE, such as --set scheduler.max_epochs=5")
     try:
-        return key, YAML(typ="rt", pure=True).load(value)
+        return key, _yaml().load(value)
     except YAMLError as error:
         problem = getattr(error, "problem", error)
         raise SpecError(f"--set {shown} {dotted(key)}: the value is no valid YAML: {problem}") from None
@@ -352,6 +398,7 @@ def _set(tree: dict[str, Any], key: KeyPath, value: Any, text: str) -> KeyPath:
     """Put ``value`` at ``key`` of ``tree``, making sections on the way; return the path as it is in the tree."""
     level: Any = tree
     path: list[str | int] = []
+    key = _with_dots(tree, key)
     for depth, part in enumerate(key):
         is_last = depth == len(key) - 1
         here = dotted(key[:depth])
@@ -369,3 +416,15 @@ def _set(tree: dict[str, Any], key: KeyPath, value: Any, text: str) -> KeyPath:
             level[part] = value
         level = level[part]
     return tuple(path)
+
+
+def _with_dots(level: Any, key: KeyPath) -> KeyPath:
+    """Return ``key`` with those parts joined that the file has as one name with dots."""
+    if not key:
+        return key
+    for length in range(len(key), 1, -1):
+        name = ".".join(map(str, key[:length]))
+        if isinstance(level, dict) and name in level:
+            return (name, *_with_dots(level[name], key[length:]))
+    below = level.get(str(key[0])) if isinstance(level, dict) else None
+    return (key[0], *_with_dots(below, key[1:]))

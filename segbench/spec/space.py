@@ -1,6 +1,6 @@
 """The search space: parameters, the conditions between them, and drawn values -> configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,12 +12,15 @@ from segbench.core.errors import SpecError
 from segbench.core.records import Params, Scalar
 from segbench.spec.domains import (
     Categorical,
+    Confidence,
     Constant,
     Domain,
     Integer,
     Normal,
     Real,
+    Structure,
     Transformed,
+    as_scalar,
     is_same,
 )
 from segbench.spec.schema import Baseline, SweepSpec
@@ -32,6 +35,7 @@ __all__ = [
     "Parameter",
     "Real",
     "Space",
+    "Structure",
     "Transformed",
     "baseline_params",
     "build_config",
@@ -48,11 +52,15 @@ class Parameter:
         name: dotted where the file nests ``parameters:``.
         domain: what it can be.
         when: it exists only in trials where each named parameter has one of these values.
+        prior: somebody's guess at the best value, which lies in the domain; None: nobody guessed.
+        prior_confidence: how sure that guess is.
     """
 
     name: str
     domain: Domain
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    prior: Scalar = None
+    prior_confidence: Confidence = "medium"
 
     def contains(self, value: Scalar) -> bool:
         """Whether ``value`` can be drawn."""
@@ -136,7 +144,7 @@ def baseline_params(spec: SweepSpec, space: Space, baseline: Baseline) -> dict[s
 
     What is searched is not taken over: a baseline has the settings of ``training:`` there.
     """
-    own = flatten(baseline.parameters)
+    own = baseline_values(baseline, space)
     known: dict[str, Scalar] = {**asdict(spec.training), **own} if spec.is_segmentation else dict(own)
     params: dict[str, Scalar] = {}
     for parameter in space.parameters:
@@ -148,6 +156,13 @@ def baseline_params(spec: SweepSpec, space: Space, baseline: Baseline) -> dict[s
     return {**params, **own}
 
 
+def baseline_values(baseline: Baseline, space: Space) -> dict[str, Scalar]:
+    """Return a baseline's own values by dotted name."""
+    names = frozenset(parameter.name for parameter in space.parameters)
+    own = flatten(baseline.parameters, whole=names)
+    return {name: as_scalar(value) for name, value in own.items()}
+
+
 def _holds(parameter: Parameter, known: Params) -> bool:
     return all(
         name in known and any(is_same(known[name], value) for value in values)
@@ -156,26 +171,29 @@ def _holds(parameter: Parameter, known: Params) -> bool:
 
 
 def nest(params: Params) -> dict[str, Any]:
-    """Return ``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    """Return ``{"a.b": 1}`` as ``{"a": {"b": 1}}``, with the lists and mappings that are values."""
     nested: dict[str, Any] = {}
     for name, value in params.items():
         *groups, leaf = name.split(".")
         level = nested
         for group in groups:
             level = level.setdefault(group, {})
-        level[leaf] = value
+        level[leaf] = value.content if isinstance(value, Structure) else value
     return nested
 
 
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
-    """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    flat: dict[str, Scalar] = {}
+def flatten(nested: Mapping[str, Any], prefix: str = "", whole: Container[str] = ()) -> dict[str, Any]:
+    """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``; a mapping named in ``whole`` stays one value."""
+    return dict(leaves(nested, prefix, whole))
+
+
+def leaves(nested: Mapping[str, Any], prefix: str = "", whole: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield what :func:`flatten` returns; a name that is given with dots and nested comes twice."""
     for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in whole:
+            yield from leaves(value, f"{prefix}{key}.", whole)
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            yield f"{prefix}{key}", value
 
 
 @lru_cache

@@ -2,7 +2,9 @@
 
 import ast
 import asyncio
+import csv
 import inspect
+import json
 import os
 import signal
 import subprocess
@@ -167,6 +169,35 @@ def test_html_is_escaped(folder: Path) -> None:
     parameters = {**OWN["parameters"], "model": {"values": ["<b>&"]}}
     result = segbench.run({**OWN, "parameters": parameters}, executor="local", objective=curve)
     assert "<td>&lt;b&gt;&amp;</td>" in result._repr_html_()
+
+
+def test_lists_and_mappings_reach_the_function_and_stand_in_tables_as_json(folder: Path) -> None:
+    parameters = {
+        "kernels": {"values": [[3, 3, 3], [5, 5]]},
+        "optimizer": {"values": [{"name": "adamw", "lr": 0.1}]},
+        "head.width": {"values": [8, True], "probabilities": [0.5, 0.5]},
+    }
+    baselines = [{"name": "plain", "parameters": {"kernels": [7], "head": {"width": 16}}}]
+    seen: list[Any] = []
+
+    def objective(config: Any, context: Any) -> Any:
+        seen.append(config)
+        for _ in range(context.epoch, context.max_epochs):
+            yield {"score": len(config["kernels"])}
+
+    content = {**OWN, "parameters": parameters, "baselines": baselines}
+    result = segbench.run(content, {"budget.trials": 6}, executor="local", objective=objective)
+    assert seen[0] == {"kernels": [7], "head": {"width": 16}}
+    assert all(config["kernels"] in ([3, 3, 3], [5, 5]) for config in seen[1:])
+    assert all(config["optimizer"] == {"name": "adamw", "lr": 0.1} for config in seen[1:])
+    trials = result.trials
+    assert trials["params.kernels"].tolist() == [json.dumps(config["kernels"]) for config in seen[: len(trials)]]
+    assert trials["params.optimizer"].dropna().unique().tolist() == ['{"lr": 0.1, "name": "adamw"}']
+    with (result.paths.root / "trials.csv").open() as file:
+        assert [row["params.kernels"] for row in csv.DictReader(file)] == trials["params.kernels"].tolist()
+    num_trained = len(seen)
+    segbench.run(content, {"budget.trials": 8}, executor="local", objective=objective)
+    assert len(seen) == num_trained + 2, "what is known is not trained again"
 
 
 # ways to give a sweep

@@ -14,7 +14,7 @@ from segbench.report.build import build_page, write_figures, write_report
 from segbench.report.pictures import choose_scenes, make_gallery
 from segbench.report.search_charts import position
 from segbench.results.folder import read_results
-from segbench.spec.domains import Categorical, Integer, Real
+from segbench.spec.domains import Categorical, Integer, Real, Transformed
 from segbench.spec.load import dump_spec
 from segbench.spec.space import Parameter
 
@@ -119,7 +119,7 @@ def test_scenes_are_the_best_median_and_worst_of_each_model() -> None:
     [
         (Real(1e-4, 1e-2, log=True), 1e-3, 0.5),
         (Integer(1, 5), 2, 0.25),
-        (Integer(1, 100, log=True), 10, 0.5),
+        (Transformed(Real(1.0, 100.0, log=True), 1), 10, 0.5),
         (Categorical(("a", "b", "c")), "c", 1.0),
         (Categorical(("a",)), "a", 0.5),
         (Real(0.0, 1.0), 2.0, None),

@@ -10,7 +10,7 @@ import pytest
 from segbench.core.errors import SpecError
 from segbench.core.ledger import Ledger
 from segbench.core.records import Assignment, Cause, Decision, EpochReport, Failure, TrialRecord, TrialState
-from segbench.search.observations import Outcome, observe, values_of
+from segbench.search.observations import Outcome, from_sampler, observe, to_sampler, values_of
 from segbench.search.policy import SearchPolicy
 from segbench.search.queue import LedgerQueue
 from segbench.spec.load import LoadedSpec, spec_from
@@ -59,7 +59,8 @@ def test_a_baseline_is_told_whole(tmp_path: Path) -> None:
     baseline = policy.propose(0)
     assert baseline is not None
     told = values_of(baseline, loaded.space)
-    assert {name: told[name] for name in ("model", "lr", "width")} == {"model": "unet", "lr": 2e-3, "width": 16}
+    assert told["lr"] == 2e-3
+    assert (told["model"], told["width"]) == (0, 1), "the places of unet and of 16 in their lists"
     assert 0 < float(str(told["weight_decay"])) < 1, "the quantile of 0.01"
     assert "variant" not in told
     assert "flip" not in told, "0 is not in the space"
@@ -170,3 +171,47 @@ def test_a_grid_runs_whole_in_an_order_of_the_seed_or_is_refused(tmp_path: Path)
 def test_a_condition_on_a_continuous_parameter_is_refused() -> None:
     with pytest.raises(SpecError, match=r"parameters\.x\.when\.lr: lr is continuous, and never exactly 0\.5; name one"):
         sweep({"lr": {"min": 0.1, "max": 1.0}, "x": {"values": [1, 2], "when": {"lr": 0.5}}})
+
+
+def drawn(parameters: Mapping[str, Any], count: int, folder: Path, algorithm: str = "random") -> list[Assignment]:
+    loaded = sweep(parameters, search={"algorithm": algorithm}, budget={"trials": count})
+    policy = SearchPolicy(loaded.spec, loaded.space, folder / "optuna.log")
+    return [assignment for number in range(count) if (assignment := policy.propose(number)) is not None]
+
+
+def test_random_draws_have_the_probabilities_of_the_space(tmp_path: Path) -> None:
+    parameters = {
+        "likely": {"values": ["a", "b", "c"], "probabilities": [0.8, 0.2, 0.0]},
+        "log": {"distribution": "q_log_uniform_values", "min": 1, "max": 4},
+    }
+    count = 400
+    params = [assignment.params for assignment in drawn(parameters, count, tmp_path)]
+    wanted = {("likely", "a"): 0.8, ("likely", "b"): 0.2, ("likely", "c"): 0.0, ("log", 1): math.log(1.5) / math.log(4)}
+    for (name, value), share in wanted.items():
+        found = sum(param[name] == value for param in params) / count
+        assert abs(found - share) <= 4 * math.sqrt(share * (1 - share) / count), (name, value)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_values_that_python_takes_for_equal_are_drawn_apart(algorithm: str, tmp_path: Path) -> None:
+    values = [1, True, 0, False, "1"]
+    got = [a.params["x"] for a in drawn({"x": {"values": values}}, 60, tmp_path, algorithm)]
+    assert {(type(value), value) for value in got} == {(type(value), value) for value in values}
+
+
+def test_the_sampler_learns_of_the_value_that_it_drew(tmp_path: Path) -> None:
+    """True is best and 1 is worst, which one category for both could not tell."""
+    loaded = sweep(
+        {"x": {"values": [1, True, "a", [1]]}},
+        search={"startup_trials": 12},
+        scheduler={"type": "none", "max_epochs": 1},
+        budget={"trials": 60},
+    )
+    records = search(loaded, lambda config, epoch: 1.0 if config["x"] is True else 0.0, tmp_path / "run")
+    assert '"user_attr":{"values":{"x":"[1]"}}' in (tmp_path / "run" / "optuna.log").read_text(), "for who reads it"
+    late = [record.assignment.params["x"] for record in records[30:]]
+    assert sum(value is True for value in late) > len(late) / 2
+    domain = loaded.space["x"].domain
+    for value in domain.choices() or ():
+        back = from_sampler(domain, to_sampler(domain, value))
+        assert (type(back), back) == (type(value), value)

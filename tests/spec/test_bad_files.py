@@ -120,7 +120,7 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
     "baseline with several values": (
         "baselines:\n  - name: a\n    parameters:\n      width: [8, 16]",
         "7 baselines[0].parameters.width",
-        "a baseline has one value for each parameter",
+        "width has one number or word, got [8, 16]; lists and mappings are for a training function of your own",
     ),
     "baseline whose values clash": (
         "baselines:\n  - name: a\n    parameters: {batch_size: 3, accumulation_steps: 2}",
@@ -177,14 +177,110 @@ BAD_PARAMETERS: dict[str, tuple[str, str, str]] = {
     "no multiple in the range": (
         "width: {distribution: q_uniform, min: 9, max: 15, q: 8}",
         "3 parameters.width.q",
-        "no multiple of q=8 lies between min=9 and max=15",
+        "no multiple of q=8 lies between 9 and 15",
     ),
     "nothing to choose from": ("loss: {values: []}", "3 parameters.loss.values", "is empty"),
     "nothing at all": ("loss: {}", "3 parameters.loss", "has no values; write value, values, min and max"),
     "values that are no list": ("loss: {values: ce}", "3 parameters.loss.values", "must be a list, got 'ce'"),
     "a bare list": ("loss: [ce, dice]", "3 parameters.loss", 'is a list; write values: ["ce", "dice"]'),
     "a value listed twice": ("width: {values: [8, 16, 8]}", "3 parameters.width.values[2]", "8 is listed twice"),
-    "a list as value": ("width: {values: [[8]]}", "3 parameters.width.values[0]", "must be a number, text"),
+    "a list as value": (
+        "width: {values: [[8]]}",
+        "3 parameters.width.values[0]",
+        "width has one number or word, got [8]",
+    ),
+    "nothing below a name": ("lr:", "3 parameters.lr", "has nothing below it; write values: [...], or min and max"),
+    "yes": (
+        "channels_last: yes",
+        "3 parameters.channels_last",
+        "a boolean in W&B and a text here; write true, or 'yes'",
+    ),
+    "Off in a list": (
+        "channels_last:\n  values: [true, Off]",
+        "4 parameters.channels_last.values[1]",
+        "write false, or 'Off'",
+    ),
+    "no in a condition": ("lr: {value: 1, when: {flip: no}}", "3 parameters.lr.when.flip", "write false, or 'no'"),
+    "a draw of Hydra": ("width: choice(32, 64)", "3 parameters.width", "'choice(32, 64)' would be a text, not a draw"),
+    "a draw in braces": ("{width: choice(32, 64)}", "3 parameters.width", "'choice(32' would be a text, not a draw"),
+    "a draw of Ray": (
+        "lr: tune.loguniform(1e-4, 1e-1)",
+        "3 parameters.lr",
+        "would be a text, not a draw; write values",
+    ),
+    "a draw in quotes": ("lr: 'uniform(0, 1)'", "3 parameters.lr", "would be a text, not a draw; write values: [...]"),
+    "a draw as value": (
+        "lr:\n  value: loguniform(1e-4, 1e-1)",
+        "4 parameters.lr.value",
+        "or put it in quotes if the text is meant",
+    ),
+    "too few probabilities": (
+        "width: {values: [8, 16], probabilities: [1]}",
+        "3 parameters.width.probabilities",
+        "must be a list of 2 numbers, one for each of the values, got [1]",
+    ),
+    "a probability below zero": (
+        "width: {values: [8, 16], probabilities: [1.5, -0.5]}",
+        "3 parameters.width.probabilities[1]",
+        "must be a number of at least 0, got -0.5",
+    ),
+    "probabilities that do not sum to 1": (
+        "width: {values: [8, 16], probabilities: [0.5, 0.6]}",
+        "3 parameters.width.probabilities",
+        "must sum to 1, and [0.5, 0.6] sums to 1.1",
+    ),
+    "probabilities of a range": (
+        "width: {min: 8, max: 16, probabilities: [0.5, 0.6]}",
+        "3 parameters.width.probabilities",
+        "does not go with 'min', which takes min, max",
+    ),
+    "the shapes of beta alone": (
+        "flip: {a: 2, b: 3}",
+        "3 parameters.flip",
+        "a and b need distribution: beta or q_beta",
+    ),
+    "a flat shape of beta": (
+        "flip: {distribution: beta, a: 0}",
+        "3 parameters.flip.a",
+        "must be above 0, got 0",
+    ),
+    "a steep shape of beta": ("flip: {distribution: beta, b: 1e9}", "3 parameters.flip.b", "must be at most 1e+06"),
+    "values given as inverse exponents": (
+        "lr: {distribution: inv_log_uniform, min: 1e-5, max: 1e-1}",
+        "3 parameters.lr",
+        "where min and max are values, write distribution: inv_log_uniform_values",
+    ),
+    "a guess outside": (
+        "lr: {min: 0.1, max: 1.0, prior: 2}",
+        "3 parameters.lr.prior",
+        "must be a value that can be drawn, between 0.1 and 1.0, got 2",
+    ),
+    "a guess between the steps": (
+        "width:\n  distribution: q_uniform\n  min: 8\n  max: 800\n  q: 8\n  prior: 12",
+        "8 parameters.width.prior",
+        "between 8 and 800 and a multiple of 8, got 12",
+    ),
+    "a guess that is not listed": (
+        "loss: {values: [ce, dice], prior: focal}",
+        "3 parameters.loss.prior",
+        "one of 'ce', 'dice', got 'focal'",
+    ),
+    "a guess in quotes": (
+        "lr: {min: 0.1, max: 1.0, prior: '0.5'}",
+        "3 parameters.lr.prior",
+        "write 0.5 without quotes",
+    ),
+    "a guess of a constant": ("lr: {value: 0.1, prior: 0.1}", "3 parameters.lr.prior", "this is always 0.1; remove it"),
+    "a confidence in words": (
+        "lr: {min: 0.1, max: 1.0, prior: 0.5, prior_confidence: very}",
+        "3 parameters.lr.prior_confidence",
+        "must be one of low, medium, high, got 'very'",
+    ),
+    "a confidence in nothing": (
+        "lr: {min: 0.1, max: 1.0, prior_confidence: low}",
+        "3 parameters.lr.prior_confidence",
+        "write prior too, or remove it",
+    ),
     "a wrong choice": ("norm: {values: [batch, gruop]}", "3 parameters.norm.values[1]", "did you mean 'group'?"),
     "a wrong constant": ("width: 0", "3 parameters.width", "must be at least 1, got 0"),
     "bound outside the setting's range": (
@@ -212,7 +308,7 @@ BAD_PARAMETERS: dict[str, tuple[str, str, str]] = {
     "condition on an impossible value": (
         "model: {values: [unet, segformer]}\nlr:\n  value: 0.1\n  when:\n    model: segfromer",
         "7 parameters.lr.when.model",
-        "model is never 'segfromer'; it is one of unet, segformer",
+        "model is never 'segfromer'; it is one of 'unet', 'segformer'",
     ),
     "condition outside a range": (
         "width: {min: 8, max: 16}\nlr: {value: 0.1, when: {width: 32}}",
@@ -247,7 +343,7 @@ BAD_PARAMETERS: dict[str, tuple[str, str, str]] = {
         "4 parameters.accumulation_steps",
         "can draw values where accumulation_steps=2 must divide batch_size=5",
     ),
-    "dotted name": ("opt.lr: 0.1", "3 parameters.opt.lr", "a name has no dots"),
+    "dotted name": ("opt.lr: 0.1", "3 parameters.opt.lr", "no nested settings"),
 }
 
 UNREADABLE: dict[str, tuple[str, str]] = {

@@ -203,7 +203,7 @@ def summarize_ours(folder: Path, seconds: float, scratch: int) -> tuple[Outcome,
     from segbench.core.ledger import read_ledger
     from segbench.core.paths import SweepPaths
     from segbench.final.selection import rank_trials
-    from segbench.search.asha import Rungs
+    from segbench.search.rungs import Rungs
     from segbench.spec.plan import rung_epochs
 
     paths = SweepPaths(folder / "sweep")

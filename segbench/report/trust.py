@@ -7,7 +7,7 @@ from segbench.results.conclusion import test_mious
 from segbench.results.finalists import mean, sample_std
 from segbench.results.folder import Results
 from segbench.results.statistics import rank_correlation
-from segbench.search.asha import rung_scores
+from segbench.search.rungs import rung_scores
 from segbench.spec.plan import rung_epochs
 
 

@@ -76,14 +76,16 @@ class NumberDensity:
         means, widths = self.means[chosen], self.widths[chosen]
         below = ndtr(-means / widths)
         inside = ndtr((1 - means) / widths) - below
-        return np.clip(means + widths * ndtri(below + rng.uniform(size=count) * inside), 0.0, 1.0)
+        places: Floats = np.clip(means + widths * ndtri(below + rng.uniform(size=count) * inside), 0.0, 1.0)
+        return places
 
     def log_pdf(self, places: Floats) -> Floats:
         """Return the logarithm of the density at each place."""
         inside = ndtr((1 - self.means) / self.widths) - ndtr(-self.means / self.widths)
         scaled = (places[:, None] - self.means) / self.widths
         heights = self.weights / (inside * self.widths * np.sqrt(2 * np.pi))
-        return np.log(np.exp(-0.5 * scaled**2) @ heights)
+        density: Floats = np.exp(-0.5 * scaled**2) @ heights
+        return np.log(density)
 
 
 @dataclass(frozen=True)

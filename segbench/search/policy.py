@@ -8,7 +8,7 @@ from typing import Any
 from segbench.core.errors import SpecError
 from segbench.core.records import Assignment, Scalar, TrialRecord, rung_reason
 from segbench.core.seeding import derive_seed
-from segbench.search.asha import Rungs
+from segbench.search.rungs import Rungs
 from segbench.search.study import Study
 from segbench.spec.plan import rung_epochs
 from segbench.spec.schema import SweepSpec

@@ -98,9 +98,7 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
             place = self._best_candidate(split, param_name, param_distribution, rng)
         return value_at(param_distribution, place)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Forget the proposal's split."""
         self._splits.pop(trial.number, None)
 

@@ -19,7 +19,7 @@ from running import decisions
 
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import STAGES, SweepPaths
-from segbench.search.asha import rung_scores
+from segbench.search.rungs import rung_scores
 from segbench.spec.load import load_spec
 from segbench.spec.plan import rung_epochs
 

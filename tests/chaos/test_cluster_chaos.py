@@ -21,7 +21,7 @@ from running import SYNTHETIC
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import SweepPaths
 from segbench.core.records import TrialState
-from segbench.search.asha import Rungs
+from segbench.search.rungs import Rungs
 
 SEED = int(os.environ.get("SEGBENCH_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
 KILLS = 18

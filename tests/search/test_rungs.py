@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbench.core.records import Assignment, EpochRecord, TrialRecord
-from segbench.search.asha import Rungs, passes_rung, rung_scores, score_at
+from segbench.search.rungs import Rungs, passes_rung, rung_scores, score_at
 
 
 def trial(number: int, *scores: float) -> TrialRecord:

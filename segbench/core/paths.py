@@ -28,6 +28,7 @@ class SweepPaths:
     optuna.log              the study, for optuna-dashboard
     state/<stage>.jsonl     the ledgers: all that decisions depend on
     state/data.json         which data exactly: key of the packed set, digest, images of each split, groups
+    state/prior.json        trials of earlier sweeps that this one learns from, as they were when it began
     state/sharing.json      what trials need of a GPU: measured, and decided
     state/mlflow.json       what MLflow was given; a cache that can be deleted
     state/sweep_id          marks this sweep's runs in MLflow
@@ -108,6 +109,11 @@ class SweepPaths:
     def data(self) -> Path:
         """Which data exactly."""
         return self.root / "state" / "data.json"
+
+    @property
+    def prior(self) -> Path:
+        """Trials of earlier sweeps, taken at the first start."""
+        return self.root / "state" / "prior.json"
 
     @property
     def sharing(self) -> Path:

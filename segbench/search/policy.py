@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SpecError
-from segbench.core.records import Assignment, Scalar, TrialRecord, rung_reason
+from segbench.core.records import Assignment, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
 from segbench.search.asha import Rungs
 from segbench.search.study import Study
+from segbench.search.warm_start import WarmStart, place
 from segbench.spec.plan import rung_epochs
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space, baseline_params, build_config
@@ -26,7 +27,7 @@ class SearchPolicy:
         space: its search space.
         study_path: where the Optuna study is written.
         records: trials of earlier starts.
-        prior: trials of earlier sweeps that the sampler learns from.
+        prior: what the sampler learns from earlier sweeps.
     """
 
     def __init__(
@@ -35,9 +36,9 @@ class SearchPolicy:
         space: Space,
         study_path: Path,
         records: Sequence[TrialRecord] = (),
-        prior: Sequence[TrialRecord] = (),
+        prior: WarmStart | None = None,
     ) -> None:
-        scheduler = spec.scheduler
+        scheduler, prior = spec.scheduler, prior or WarmStart()
         epochs: tuple[int, ...] = ()
         if scheduler.type == "asha":
             epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor)
@@ -47,7 +48,11 @@ class SearchPolicy:
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
         self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
-        self.study = Study(study_path, spec, space, records, prior)
+        self.study = Study(study_path, spec, space, records, prior.records)
+        self._ranked = prior.ranked
+        self._scores: list[float] = []
+        for record in records:
+            self._add_score(record.as_stopped())
 
     @property
     def num_trials(self) -> int:
@@ -71,6 +76,8 @@ class SearchPolicy:
             point = self._assignment(number, self._grid[number - len(self._spec.baselines)])
             self.study.enter(point)
             return point
+        if self._ranked:
+            self.study.place(place(self._ranked, self._scores, self._spec.metric.goal))
         params, draws = self.study.suggest(number)
         return replace(self._assignment(number, params), draws=draws)
 
@@ -95,6 +102,12 @@ class SearchPolicy:
     def on_end(self, record: TrialRecord) -> None:
         """Tell the study."""
         self.study.hear_end(record)
+        self._add_score(record)
+
+    def _add_score(self, record: TrialRecord) -> None:
+        best = record.best(self._spec.metric.goal)
+        if record.state is TrialState.COMPLETE and best is not None:
+            self._scores.append(best.score)
 
     def _assignment(self, number: int, params: dict[str, Scalar]) -> Assignment:
         problem = ""

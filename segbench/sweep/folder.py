@@ -10,16 +10,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from segbench.core.address import sweep_paths
-from segbench.core.errors import StateError, UserError
+from segbench.core.errors import StateError
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import STAGES, SweepPaths, atomic_write
-from segbench.core.records import TrialRecord
 from segbench.core.versions import describe_start
-from segbench.search.warm_start import WarmStart, warm_start
 from segbench.spec.identity import compare
 from segbench.spec.load import LoadedSpec, dump_spec, load_spec
 from segbench.spec.schema import SweepSpec
-from segbench.spec.space import Space
 from segbench.storage.bucket import Bucket
 from segbench.storage.lease import is_running as lease_is_held
 from segbench.storage.mirror import fetch_sweep
@@ -52,19 +49,19 @@ def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False
             f"{paths.place} is in use: another process runs this sweep; wait for it, or choose another --out"
         ) from None
     try:
-        if paths.spec.exists() and _has_begun(paths):
+        if paths.spec.exists() and has_begun(paths):
             _check_same(paths, spec, accept_changes)
         atomic_write(paths.spec, dump_spec(spec))
         with paths.versions.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"at": round(time.time(), 3), **describe_start()}) + "\n")
         yield
     finally:
-        if not _has_begun(paths):
+        if not has_begun(paths):
             _clear(paths.root, before)
         lock.release()
 
 
-def _has_begun(paths: SweepPaths) -> bool:
+def has_begun(paths: SweepPaths) -> bool:
     """Whether a trial was ever started: before that a folder holds no sweep, whatever its sweep.yaml says."""
     ledgers = (paths.ledger(stage) for stage in STAGES)
     return any(ledger.exists() and ledger.stat().st_size for ledger in ledgers)
@@ -130,26 +127,3 @@ def _check_same(paths: SweepPaths, spec: SweepSpec, accept_changes: bool) -> Non
 
 def _listed(lines: Sequence[str]) -> str:
     return "\n  ".join(lines)
-
-
-def read_prior(spec: SweepSpec, space: Space) -> WarmStart:
-    """Return what this sweep can learn from those that ``search.warm_start`` names.
-
-    Raises:
-        UserError: a folder holds no sweep, or one with another metric.
-    """
-    old: list[TrialRecord] = []
-    for folder in spec.search.warm_start:
-        paths = sweep_paths(folder, "views")
-        if paths.uri is not None:
-            fetch_sweep(paths, with_results=False)
-        if not paths.spec.is_file():
-            raise UserError(f"search.warm_start: {folder} is not a sweep's folder (no sweep.yaml in it)")
-        metric = load_spec(paths.spec, is_remote=True).spec.metric
-        if metric != spec.metric:
-            raise UserError(
-                f"search.warm_start: {folder} was searched for {metric.name} ({metric.goal}), this sweep for "
-                f"{spec.metric.name} ({spec.metric.goal}); leave the folder out"
-            )
-        old += read_ledger(paths.ledger("search"))
-    return warm_start(old, space, spec.metric.goal)

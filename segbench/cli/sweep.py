@@ -1,4 +1,4 @@
-"""Verbs before and during a sweep: sweep, sweeps and schema."""
+"""Verbs before and during a sweep: sweep, enqueue, sweeps and schema."""
 
 import json
 import os
@@ -66,6 +66,25 @@ def _stopped_in_good_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@click.command()
+@click.argument("folder")
+@click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
+def enqueue(folder: str, values: tuple[str, ...]) -> None:
+    """Put a trial with these values next in the sweep in FOLDER, whether it runs or has ended.
+
+    Parameters that are not named are as in a baseline: the values of training:.
+    """
+    from segbench.spec.chosen import read_values
+    from segbench.sweep import enqueue as doing
+    from segbench.sweep.folder import is_running, open_sweep
+
+    chosen = doing.enqueue(folder, read_values(values))
+    click.echo(f"enqueued     {', '.join(f'{name}={value}' for name, value in chosen.items())}")
+    paths, _ = open_sweep(folder)
+    command = f"segbench sweep {paths.spec} --out {folder}"
+    click.echo(f"next         {'in the search that runs; if that has ended: ' if is_running(paths) else ''}{command}")
 
 
 @click.command()

@@ -28,6 +28,7 @@ class SweepPaths:
     optuna.log              the study, for optuna-dashboard
     state/<stage>.jsonl     the ledgers: all that decisions depend on
     state/data.json         which data exactly: key of the packed set, digest, images of each split, groups
+    state/enqueued.jsonl    trials that were asked for while the sweep ran, or after
     state/prior.json        trials of earlier sweeps that this one learns from, as they were when it began
     state/sharing.json      what trials need of a GPU: measured, and decided
     state/mlflow.json       what MLflow was given; a cache that can be deleted
@@ -109,6 +110,11 @@ class SweepPaths:
     def data(self) -> Path:
         """Which data exactly."""
         return self.root / "state" / "data.json"
+
+    @property
+    def enqueued(self) -> Path:
+        """Trials that were asked for."""
+        return self.root / "state" / "enqueued.jsonl"
 
     @property
     def prior(self) -> Path:

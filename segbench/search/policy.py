@@ -1,10 +1,12 @@
-"""The decisions of the search stage: baselines first, then what the sampler proposes; ASHA stops the weak."""
+"""The decisions of the search stage: baselines, what was asked for, what the sampler proposes; ASHA stops the weak."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segbench.core.enqueued import Enqueued, Wishes
 from segbench.core.errors import SpecError
 from segbench.core.records import Assignment, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
@@ -28,6 +30,7 @@ class SearchPolicy:
         study_path: where the Optuna study is written.
         records: trials of earlier starts.
         prior: what the sampler learns from earlier sweeps.
+        wishes: trials that were asked for; read before each proposal. They come on top of the budget.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class SearchPolicy:
         study_path: Path,
         records: Sequence[TrialRecord] = (),
         prior: WarmStart | None = None,
+        wishes: Wishes = tuple,
     ) -> None:
         scheduler, prior = spec.scheduler, prior or WarmStart()
         epochs: tuple[int, ...] = ()
@@ -49,6 +53,9 @@ class SearchPolicy:
         self._spent_s = sum(record.seconds for record in records)
         self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
         self.study = Study(study_path, spec, space, records, prior.records)
+        self._wishes = wishes
+        self._taken = {record.assignment.enqueued for record in records}
+        self._counts = Counter(record.assignment.origin for record in records)
         self._ranked = prior.ranked
         self._scores: list[float] = []
         for record in records:
@@ -56,24 +63,39 @@ class SearchPolicy:
 
     @property
     def num_trials(self) -> int:
-        """Trials of the whole search, baselines included."""
+        """Trials of the whole search, as far as it is known now: with baselines, and what was asked for."""
         searched = self._spec.budget.trials
         if self._grid is not None:
             searched = min(searched, len(self._grid))
-        return len(self._spec.baselines) + searched
+        return len(self._spec.baselines) + searched + self._counts["enqueued"] + len(self._waiting())
 
     def propose(self, number: int) -> Assignment | None:
-        """Return the next baseline, grid point or sampled configuration; None when the budget is spent."""
-        if number >= self.num_trials or (self._budget_s is not None and self._spent_s >= self._budget_s):
-            return None
-        if number < len(self._spec.baselines):
-            baseline = self._spec.baselines[number]
+        """Return the next baseline, trial that was asked for, grid point or sample; None when the budget is spent."""
+        proposed = self._propose(number)
+        if proposed is not None:
+            self._counts[proposed.origin] += 1
+            self._taken.add(proposed.enqueued)
+        return proposed
+
+    def _propose(self, number: int) -> Assignment | None:
+        is_spent = self._budget_s is not None and self._spent_s >= self._budget_s
+        if self._counts["baseline"] < len(self._spec.baselines) and not is_spent:
+            baseline = self._spec.baselines[self._counts["baseline"]]
             params = baseline_params(self._spec, self._space, baseline)
             own = replace(self._assignment(number, params), name=f"baseline-{baseline.name}", origin="baseline")
             self.study.enter(own)
             return own
+        for wish in self._waiting():
+            asked = replace(self._assignment(number, dict(wish.params)), origin="enqueued", enqueued=wish.id)
+            self.study.enter(asked)
+            return asked
+        searched = self._counts["search"]
+        if is_spent or searched >= self._spec.budget.trials:
+            return None
         if self._grid is not None:
-            point = self._assignment(number, self._grid[number - len(self._spec.baselines)])
+            if searched >= len(self._grid):
+                return None
+            point = self._assignment(number, self._grid[searched])
             self.study.enter(point)
             return point
         if self._ranked:
@@ -103,6 +125,10 @@ class SearchPolicy:
         """Tell the study."""
         self.study.hear_end(record)
         self._add_score(record)
+
+    def _waiting(self) -> list[Enqueued]:
+        """Return what was asked for and has not begun."""
+        return [wish for wish in self._wishes() if wish.id not in self._taken]
 
     def _add_score(self, record: TrialRecord) -> None:
         best = record.best(self._spec.metric.goal)

@@ -52,7 +52,11 @@ class OldSweep(Section):
     @model_validator(mode="before")
     @classmethod
     def _folder_is_enough(cls, given: object) -> object:
-        return {"path": given} if isinstance(given, str) else given
+        if isinstance(given, str):
+            return {"path": given}
+        if not isinstance(given, dict) or "path" not in given or not given.keys() <= {"path", "by_rank"}:
+            raise ValueError(f"must be a sweep's folder, or {{path: folder, by_rank: true}}, got {given!r}")
+        return given
 
 
 _OLD_SWEEP_JSON: dict[str, Any] = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from segbench.core.enqueued import read_enqueued
 from segbench.core.errors import SegbenchError
 from segbench.core.ledger import Ledger, read_ledger
 from segbench.core.paths import Stage, SweepPaths
@@ -122,7 +123,8 @@ class Sweep:
     def _search(self, ledgers: ExitStack) -> StageRun:
         ledger = self._open("search", ledgers)
         prior = warm_start(self._old, self.space, self.spec.metric.goal)
-        policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior)
+        wishes = partial(read_enqueued, self.paths.enqueued)
+        policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior, wishes)
         setup = StageSetup(
             stage="search",
             num_trials=policy.num_trials,

@@ -19,7 +19,7 @@ class SweepPaths:
     """The folder of one sweep, ``runs/<name>`` unless ``--out`` says otherwise.
 
     sweep.yaml              the file as resolved
-    versions.json           versions, commit, hardware and command of each start
+    versions.jsonl          versions, commit, hardware and command of each start
     report.html             all of it to look at
     trials.csv, .parquet    a row per search trial; per trial of any stage
     leaderboard.csv, .md    a row per finalist

@@ -84,7 +84,7 @@ def observe(record: TrialRecord, space: Space, goal: Goal) -> Observation:
     outcome, score = _outcome(record, goal)
     is_drawn = record.assignment.origin == "search"
     if is_drawn and record.state.is_finished and fit(record.assignment, space) is None:
-        outcome, score = Outcome.NONE, None  # drawn from the space as it was before
+        outcome = Outcome.NONE  # drawn from the space as it was before
     return Observation(values_of(record.assignment, space), outcome, score, record.epochs_done)
 
 

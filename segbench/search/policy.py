@@ -1,5 +1,6 @@
 """The decisions of the search stage: baselines, what was asked for, what the sampler proposes; ASHA stops the weak."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from segbench.core.enqueued import Enqueued, Wishes
 from segbench.core.errors import SpecError
-from segbench.core.records import Assignment, Scalar, TrialRecord, TrialState, rung_reason
+from segbench.core.records import Assignment, Params, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
 from segbench.search.asha import Rungs
 from segbench.search.study import Study
@@ -48,7 +49,10 @@ class SearchPolicy:
             epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor)
         self._spec = spec
         self._space = space
-        self._grid = _shuffled(space.grid(), spec.search.seed) if spec.search.algorithm == "grid" else None
+        self._grid: list[dict[str, Scalar]] | None = None
+        if spec.search.algorithm == "grid":
+            begun = {_key(record.assignment.params) for record in records if record.assignment.origin == "search"}
+            self._grid = [point for point in _shuffled(space.grid(), spec.search.seed) if _key(point) not in begun]
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
         self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
@@ -66,7 +70,7 @@ class SearchPolicy:
         """Trials of the whole search, as far as it is known now: with baselines, and what was asked for."""
         searched = self._spec.budget.trials
         if self._grid is not None:
-            searched = min(searched, len(self._grid))
+            searched = self._counts["search"] + len(self._grid)
         return len(self._spec.baselines) + searched + self._counts["enqueued"] + len(self._waiting())
 
     def propose(self, number: int) -> Assignment | None:
@@ -89,13 +93,10 @@ class SearchPolicy:
             asked = replace(self._assignment(number, dict(wish.params)), origin="enqueued", enqueued=wish.id)
             self.study.enter(asked)
             return asked
-        searched = self._counts["search"]
-        if is_spent or searched >= self._spec.budget.trials:
+        if is_spent or self.num_trials <= self._counts.total():
             return None
         if self._grid is not None:
-            if searched >= len(self._grid):
-                return None
-            point = self._assignment(number, self._grid[searched])
+            point = self._assignment(number, self._grid.pop(0))
             self.study.enter(point)
             return point
         if self._ranked:
@@ -152,6 +153,10 @@ class SearchPolicy:
             max_epochs=self._spec.scheduler.max_epochs,
             problem=problem,
         )
+
+
+def _key(point: Params) -> str:
+    return json.dumps(dict(point), sort_keys=True)
 
 
 def _shuffled(points: list[dict[str, Scalar]], seed: int) -> list[dict[str, Scalar]]:

@@ -41,7 +41,7 @@ class Run:
     growing: bool = False
     """Nodes come when trials wait for them."""
     resume: bool = False
-    """Continue with a longer max_epochs or another retrain section."""
+    """Continue with a longer max_epochs, other parameters or another retrain section."""
     objective: TrainFunction | None = None
     """Trains a trial in place of the one that ``train:`` names; for the local executor."""
 
@@ -76,7 +76,7 @@ def run(
         address: Ray cluster to run on; None: this machine.
         min_nodes: wait until so many nodes of the cluster can run trials.
         growing: nodes come when trials wait for them: start ``budget.max_concurrent`` at once.
-        resume: continue with a longer ``scheduler.max_epochs`` or another ``retrain`` section.
+        resume: continue with a longer ``scheduler.max_epochs``, other ``parameters`` or another ``retrain`` section.
 
     Raises:
         UserError: something that you can mend, before the first trial; its text says where and how.

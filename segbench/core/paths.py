@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ class SweepPaths:
     state/mlflow.json       what MLflow was given; a cache that can be deleted
     state/sweep_id          marks this sweep's runs in MLflow
     trials/<stage>/<name>/  last/ and best/ checkpoints, pictures
-    models/<name>/          best checkpoint of each row of the leaderboard
+    models/<name>/          best checkpoint of each row of the leaderboard, hard links where there are such
     ray/                    Ray's own files; can be deleted
     """
 
@@ -187,6 +188,22 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give ``source`` a second name in place of what was there; copy it where the file system has no hard links."""
+    if target.exists() and target.samefile(source):
+        return  # renaming one name of a file over another would leave both
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        with atomic_path(target) as copy:
+            shutil.copyfile(source, copy)
+    else:
+        temporary.replace(target)
 
 
 def atomic_write(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """What a sweep would do, said without starting it."""
 
+import math
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,7 @@ def print_dry_run(loaded: LoadedSpec, place: str | None = None) -> None:
     console = plain_console()
     console.print(f"# {loaded.path}, as resolved", style="bold")
     console.print(dump_spec(loaded.spec), soft_wrap=True)
-    console.print(_plan_table(loaded))
+    console.print(_plan_table(loaded, paths))
     if has_begun(paths):
         changes = changes_of(paths, loaded.spec)
         _print_changes(console, loaded, paths, changes)
@@ -69,14 +70,14 @@ def print_dry_run(loaded: LoadedSpec, place: str | None = None) -> None:
         console.print(f"  {assignment.name}: {params}", soft_wrap=True)
 
 
-def _plan_table(loaded: LoadedSpec) -> Table:
+def _plan_table(loaded: LoadedSpec, paths: SweepPaths) -> Table:
     plan = Table(title="plan", title_justify="left", show_header=False)
     for label, value in plan_sweep(loaded.spec, loaded.space).rows():
         plan.add_row(label, value)
     if loaded.spec.is_segmentation:
         from segbench.sweep.prepare import disk_of, share_gpu
 
-        plan.add_row("disk at most, without the data set", f"{disk_of(loaded).peak / 1e9:.2g} GB")
+        plan.add_row("disk at most, without the data set", f"{_gigabytes(disk_of(loaded, paths).peak)} GB")
         if loaded.spec.resources.gpu == "auto":
             decided = share_gpu(loaded)()
             plan.add_row("GPUs of a trial", f"{decided.gpu:g}: {decided.reason}")
@@ -98,6 +99,12 @@ def _print_changes(console: Console, loaded: LoadedSpec, paths: SweepPaths, chan
     waiting = len(read_enqueued(paths.enqueued)) - sum(record.assignment.enqueued is not None for record in records)
     if waiting:
         console.print(f"  enqueued and not begun: {waiting}")
+
+
+def _gigabytes(size: float) -> str:
+    """Return two digits, rounded up: what is said to be the most is the most."""
+    unit = 10 ** (math.floor(math.log10(size)) - 1)
+    return f"{math.ceil(size / unit) * unit / 1e9:.2g}"
 
 
 def _short(value: Scalar) -> str:

@@ -1,7 +1,7 @@
 """How much disk a sweep's folder can take at most, known before it starts: everything that is written there, counted.
 
-Of one sweep from its first start to its end, without its packed data set. Trials that are enqueued, a budget that is
-raised and finalists of an earlier end come on top.
+Of one sweep from its first start to its end, without its packed data set. Trials that are enqueued and a budget that is
+raised come on top, and models that MLflow was given by an interrupted start if other seeds are the best since.
 """
 
 import math

@@ -1,16 +1,19 @@
 """What is kept, clipped and dropped of an old sweep, and that TPE learns from it."""
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import decisions, killed_after, run, synthetic
 
+import segbench
 from segbench.core.errors import UserError
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import SweepPaths
-from segbench.core.records import Assignment, EpochRecord, TrialRecord, TrialState
+from segbench.core.records import Assignment, EpochRecord, TrainContext, TrainFunction, TrialRecord, TrialState
 from segbench.search.policy import SearchPolicy
 from segbench.search.warm_start import OldTrials, Ranked, is_usable, place, warm_start
 from segbench.spec.load import LoadedSpec, load_spec
@@ -169,6 +172,46 @@ def test_an_old_trial_is_put_where_it_stands_among_its_own() -> None:
     order = placed([])
     assert order[-1] is None
     assert order[:-1] == sorted((score for score in order if score is not None), reverse=True)
+
+
+def shifted(centre: float, ceiling: float, slope: float) -> TrainFunction:
+    """Return a task whose best learning rate is ``10**centre``."""
+
+    def train(config: Mapping[str, Any], context: TrainContext) -> Iterator[dict[str, float]]:
+        distance = abs(math.log10(config["lr"]) - centre) + abs(config["a"] - 0.3) + 0.5 * abs(config["b"] - 0.6)
+        yield {"score": ceiling - slope * distance}
+
+    return train
+
+
+@pytest.mark.slow
+def test_the_order_of_an_easier_task_with_its_best_elsewhere_harms_less_than_its_scores(tmp_path: Path) -> None:
+    def best(out: str, seed: int, trials: int, task: TrainFunction, prior: Sequence[object] = ()) -> float:
+        content = {
+            "name": "shifted",
+            "metric": {"name": "score"},
+            "parameters": {
+                "lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1},
+                "a": {"min": 0.0, "max": 1.0},
+                "b": {"min": 0.0, "max": 1.0},
+            },
+            "search": {"seed": seed, "startup_trials": 5, "warm_start": list(prior)},
+            "scheduler": {"type": "none", "max_epochs": 1},
+            "budget": {"trials": trials},
+            "mlflow": {"enabled": False},
+        }
+        result = segbench.run(content, out=tmp_path / out, executor="local", objective=task)
+        assert result.best.score is not None
+        return result.best.score
+
+    easy, hard = shifted(-1.6, 0.95, 0.1), shifted(-3.0, 0.7, 0.15)
+    regret = {"by score": 0.0, "by rank": 0.0}
+    for seed in range(3):
+        old = str(tmp_path / f"old-{seed}")
+        best(old, seed, 30, easy)
+        for name, prior in (("by score", old), ("by rank", {"path": old, "by_rank": True})):
+            regret[name] += 0.7 - best(f"{name}-{seed}", 100 + seed, 25, hard, [prior])
+    assert regret["by rank"] < 0.6 * regret["by score"]
 
 
 DATA = """

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from segbench.core.address import join, sweep_paths
 from segbench.core.enqueued import read_enqueued
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import SweepPaths
-from segbench.core.records import Assignment, Scalar
+from segbench.core.records import Assignment, Scalar, TrialRecord
 from segbench.search.observations import count_fits
 from segbench.search.policy import SearchPolicy
 from segbench.search.warm_start import warm_start
@@ -26,10 +27,11 @@ from segbench.sweep.run import import_path
 from segbench.terminal.console import plain_console
 
 
-def sample_configurations(loaded: LoadedSpec, paths: SweepPaths, count: int) -> list[Assignment]:
+def sample_configurations(
+    loaded: LoadedSpec, paths: SweepPaths, records: Sequence[TrialRecord], count: int
+) -> list[Assignment]:
     """Return the trials that the sweep would start now, were none of them to end: baselines and ``count`` others."""
     prior = warm_start(find_old(paths, loaded.spec), loaded.space, loaded.spec.metric.goal)
-    records = read_ledger(paths.ledger("search"))
     wishes = partial(read_enqueued, paths.enqueued)
     begun, num_baselines = len(records), sum(record.assignment.origin == "baseline" for record in records)
     count += len(loaded.spec.baselines) - num_baselines
@@ -59,13 +61,15 @@ def print_dry_run(loaded: LoadedSpec, place: str | None = None) -> None:
     console.print(f"# {loaded.path}, as resolved", style="bold")
     console.print(dump_spec(loaded.spec), soft_wrap=True)
     console.print(_plan_table(loaded, paths))
-    if has_begun(paths):
+    records: list[TrialRecord] = []
+    if paths.uri is None and has_begun(paths):  # of one in a bucket there may be an old copy here
+        records = read_ledger(paths.ledger("search"))
         changes = changes_of(paths, loaded.spec)
-        _print_changes(console, loaded, paths, changes)
+        _print_changes(console, loaded, paths, records, changes)
         if changes.refused:
             return
-    console.print("next configurations" if has_begun(paths) else "first configurations", style="bold")
-    for assignment in sample_configurations(loaded, paths, 3):
+    console.print("next configurations" if records else "first configurations", style="bold")
+    for assignment in sample_configurations(loaded, paths, records, 3):
         params = ", ".join(f"{name}={_short(value)}" for name, value in assignment.params.items())
         console.print(f"  {assignment.name}: {params}", soft_wrap=True)
 
@@ -84,9 +88,10 @@ def _plan_table(loaded: LoadedSpec, paths: SweepPaths) -> Table:
     return plan
 
 
-def _print_changes(console: Console, loaded: LoadedSpec, paths: SweepPaths, changes: Changes) -> None:
+def _print_changes(
+    console: Console, loaded: LoadedSpec, paths: SweepPaths, records: Sequence[TrialRecord], changes: Changes
+) -> None:
     """Print what the file would change in a sweep that has begun, and what of its trials the sampler would look at."""
-    records = read_ledger(paths.ledger("search"))
     console.print(f"{paths.place} holds {len(records)} trials of this sweep", style="bold", soft_wrap=True)
     for title, lines in (("refused", changes.refused), ("with --resume", changes.on_request)):
         for line in lines:

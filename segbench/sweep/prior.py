@@ -14,7 +14,7 @@ from segbench.core.errors import UserError
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import SweepPaths, atomic_write
 from segbench.core.records import Assignment, EpochRecord, TrialRecord, TrialState
-from segbench.data import read_record
+from segbench.data import describe_data, read_record
 from segbench.search.warm_start import OldTrials, is_usable
 from segbench.spec.load import load_spec
 from segbench.spec.schema import OldSweep, SweepSpec
@@ -38,7 +38,7 @@ def find_old(paths: SweepPaths, spec: SweepSpec) -> tuple[OldTrials, ...]:
     """
     if has_begun(paths) and paths.prior.exists():
         return tuple(_from_plain(entry) for entry in json.loads(paths.prior.read_text(encoding="utf-8"))["sweeps"])
-    facts = read_record(paths.data)
+    facts = _facts(paths, spec)
     return tuple(_read_old(old, spec, facts) for old in spec.search.warm_start)
 
 
@@ -52,6 +52,15 @@ def take_old(paths: SweepPaths, spec: SweepSpec) -> tuple[OldTrials, ...]:
     if spec.search.warm_start and not (has_begun(paths) and paths.prior.exists()):
         atomic_write(paths.prior, json.dumps({"sweeps": [_plain(each) for each in old]}) + "\n")
     return old
+
+
+def _facts(paths: SweepPaths, spec: SweepSpec) -> Mapping[str, object]:
+    """Return which data a sweep has; nothing where that is not known before they are packed."""
+    found = read_record(paths.data)
+    if found or not spec.is_segmentation:
+        return found
+    described = describe_data(spec.data)
+    return {} if described is None else asdict(described)
 
 
 def _read_old(old: OldSweep, spec: SweepSpec, facts: Mapping[str, object]) -> OldTrials:
@@ -86,7 +95,7 @@ def differences(
         old: one sweep.
         old_facts: which data it has, as :func:`segbench.data.keep_record` wrote it; empty where that is not known.
         new: the other sweep.
-        new_facts: of its data; empty before they are packed: then what the files say is compared.
+        new_facts: of its data; empty before they are packed: then what the files say is compared, but for the folder.
     """
     if old.train != new.train:
         yield f"train: {old.train} there, {new.train} here"
@@ -94,14 +103,19 @@ def differences(
         yield f"scheduler.max_epochs: {old.scheduler.max_epochs} there, {new.scheduler.max_epochs} here"
     if not (old.is_segmentation and new.is_segmentation):
         return
-    if old_facts and new_facts and all(old_facts[key] == new_facts[key] for key in ("digest", "groups")):
+    if old_facts and new_facts and _identity(old_facts) == _identity(new_facts):
         return
-    keys = [field.name for field in fields(DataConfig) if field.name not in _PLACES]
+    places = _PLACES if new_facts else (*_PLACES, "root")
+    keys = [field.name for field in fields(DataConfig) if field.name not in places]
     named = [key for key in keys if getattr(old.data, key) != getattr(new.data, key)]
     for key in named:
         yield f"data.{key}: {_said(getattr(old.data, key))} there, {_said(getattr(new.data, key))} here"
     if not named and old_facts and new_facts:
         yield f"the pictures: digest {old_facts['digest']} there, {new_facts['digest']} here"
+
+
+def _identity(facts: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    return facts["digest"], tuple(facts["groups"])
 
 
 def _said(value: object) -> str:

@@ -1,8 +1,10 @@
 """What is kept, clipped and dropped of an old sweep, and that TPE learns from it."""
 
+import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,4 +233,36 @@ def test_data_are_told_apart_by_their_digest_where_it_is_known(tmp_path: Path) -
     assert list(differences(there, {}, here, {})) == ["data.size: [32, 32] there, [32, 64] here"]
     assert list(differences(there, facts, here, facts)) == []  # other words for the same pictures
     assert list(differences(here, facts, here, {})) == []
+    elsewhere = here.model_copy(update={"data": replace(here.data, root="elsewhere")})
+    assert list(differences(elsewhere, facts, here, {})) == []  # told when the data are packed
+    assert list(differences(elsewhere, {}, here, facts)) == ['data.root: "elsewhere" there, null here']
     assert list(differences(here, facts, here, {**facts, "digest": "b"})) == ["the pictures: digest a there, b here"]
+
+
+STREETS = """
+name: streets
+data: {{size: [32, 64], num_images: [4, 2, 2], cache_dir: {cache}}}
+training: {{width: 4, depth: 2, batch_size: 2}}
+parameters: {{lr: {{distribution: log_uniform_values, min: 1e-4, max: 1e-2}}}}
+scheduler: {{max_epochs: 1}}
+budget: {{trials: 3, max_concurrent: 1}}
+mlflow: {{enabled: false}}
+"""
+
+
+def test_a_sweep_on_other_pictures_is_refused_also_when_the_files_say_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "streets.yaml"
+    path.write_text(STREETS.format(cache=tmp_path / "cache"))
+    old = run(load_spec(path), tmp_path / "old")
+    warm = f"search.warm_start=[{old.root}]"
+    moved = load_spec(path, [warm, f"data.cache_dir={tmp_path / 'other'}"])
+    assert len(read_ledger(run(moved, tmp_path / "same").ledger("search"))) == 3
+    with pytest.raises(UserError, match=r"do not compare .*\(data\.seed: 0 there, 1 here\); write \{path: "):
+        find_old(SweepPaths(tmp_path / "new"), load_spec(path, [warm, "data.seed=1"]).spec)
+    document = json.loads(old.data.read_text())
+    old.data.write_text(json.dumps({**document, "digest": "0" * 16}))  # the generator has changed since
+    with pytest.raises(UserError, match=r"\(the pictures: digest 0{16} there, [0-9a-f]{16} here\)"):
+        run(load_spec(path, [warm]), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    by_order = load_spec(path, [f"search.warm_start=[{{path: {old.root}, by_rank: true}}]"])
+    assert len(read_ledger(run(by_order, tmp_path / "ranked").ledger("search"))) == 3

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from segbench.final.model import LoadedModel, load_model
     from segbench.report.vega import Chart
     from segbench.spec.schema import SweepSpec
+    from segbench.sweep.enqueue import enqueue
     from segbench.sweep.result import Best, SweepResult, load
     from segbench.sweep.run import run
 
@@ -48,6 +49,7 @@ __all__ = [
     "TrialRecord",
     "TrialState",
     "UserError",
+    "enqueue",
     "load",
     "load_model",
     "run",
@@ -62,6 +64,7 @@ _HOMES = {
     "final.model": ("LoadedModel", "load_model"),
     "report.vega": ("Chart",),
     "spec.schema": ("SweepSpec",),
+    "sweep.enqueue": ("enqueue",),
     "sweep.result": ("Best", "SweepResult", "load"),
     "sweep.run": ("run",),
 }

@@ -1,14 +1,16 @@
 """Sweep files and shortcuts for tests of the orchestration."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from segbench.core.ledger import read_ledger
+from segbench.core.ledger import Ledger, read_ledger
 from segbench.core.paths import Stage, SweepPaths
 from segbench.core.records import StageWork, TrialRecord
 from segbench.search.sequential import run_sequential
@@ -64,6 +66,31 @@ def run(loaded: LoadedSpec, folder: Path, execute: Executor = local) -> SweepPat
     with open_folder(paths, loaded.spec):
         Sweep(loaded, paths, execute).run()
     return paths
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code under test catches it."""
+
+
+@contextmanager
+def killed_after(num_events: int) -> Iterator[None]:
+    """Let the process die once so many events of ledgers are on disk, before what would follow."""
+    count, append = 0, Ledger._append
+
+    def dying(self: Ledger, event: dict[str, Any]) -> TrialRecord:
+        nonlocal count
+        if count == num_events:
+            raise Killed
+        count += 1
+        return append(self, event)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "_append", dying)
+        try:
+            yield
+        except Killed:
+            return
+        pytest.fail(f"there were no more than {num_events} events")
 
 
 def decisions(paths: SweepPaths, stage: Stage = "search") -> list[tuple[Any, ...]]:

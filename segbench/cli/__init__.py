@@ -25,7 +25,7 @@ def cli() -> None:
 
 
 for verb in (
-    *(sweep.sweep, sweep.sweeps, sweep.schema),
+    *(sweep.sweep, sweep.plan, sweep.enqueue, sweep.sweeps, sweep.schema),
     *(results.leaderboard, results.report, results.compare, results.export, results.status, results.mlflow_group),
     *(models.predict, models.evaluate, data.data_group, cluster_group),
 ):

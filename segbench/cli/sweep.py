@@ -1,4 +1,4 @@
-"""Verbs before and during a sweep: sweep, sweeps and schema."""
+"""Verbs before and during a sweep: sweep, plan, enqueue, sweeps and schema."""
 
 import json
 import os
@@ -19,7 +19,7 @@ import click
 @click.option("--address", help="Ray cluster to run on; default: this machine.")
 @click.option("--min-nodes", default=0, help="Wait until so many nodes of the cluster can run trials.")
 @click.option("--growing", is_flag=True, help="Nodes come when trials wait: start budget.max_concurrent at once.")
-@click.option("--resume", is_flag=True, help="Continue with a longer max_epochs or another retrain section.")
+@click.option("--resume", is_flag=True, help="Continue with a longer max_epochs, other parameters or retrain.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved file, the plan and three configurations.")
 def sweep(
     file: str,
@@ -41,12 +41,12 @@ def sweep(
     from segbench.sweep.run import Run, check_address, run_sweep
 
     loaded = load_spec(find_sweep(file), overrides)
+    check_address("--out", out)
     if dry_run:
         from segbench.sweep.dry_run import print_dry_run
 
-        print_dry_run(loaded)
+        print_dry_run(loaded, out)
         return
-    check_address("--out", out)
     how = Run(executor=executor, address=address, min_nodes=min_nodes, growing=growing, resume=resume)
     run_sweep(loaded, out, how, stoppable=_stopped_in_good_order)
 
@@ -66,6 +66,41 @@ def _stopped_in_good_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@click.command()
+@click.argument("file")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
+@click.option("--out", help="Folder or bucket address of the sweep; default: <storage>/<name>.")
+def plan(file: str, overrides: tuple[str, ...], out: str | None) -> None:
+    """Print what the sweep in FILE would do and change; the same as segbench sweep --dry-run."""
+    from segbench.core.ready import find_sweep
+    from segbench.spec.load import load_spec
+    from segbench.sweep.dry_run import print_dry_run
+    from segbench.sweep.run import check_address
+
+    loaded = load_spec(find_sweep(file), overrides)
+    check_address("--out", out)
+    print_dry_run(loaded, out)
+
+
+@click.command()
+@click.argument("folder")
+@click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
+def enqueue(folder: str, values: tuple[str, ...]) -> None:
+    """Put a trial with these values next in the sweep in FOLDER, whether it runs or has ended.
+
+    Parameters that are not named are as in a baseline: the values of training:.
+    """
+    from segbench.spec.chosen import read_values
+    from segbench.sweep import enqueue as doing
+    from segbench.sweep.folder import is_running, open_sweep
+
+    chosen = doing.enqueue(folder, read_values(values))
+    click.echo(f"enqueued     {', '.join(f'{name}={value}' for name, value in chosen.items())}")
+    paths, _ = open_sweep(folder)
+    command = f"segbench sweep {paths.spec} --out {folder}"
+    click.echo(f"next         {'in the search that runs; if that has ended: ' if is_running(paths) else ''}{command}")
 
 
 @click.command()

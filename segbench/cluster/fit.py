@@ -74,9 +74,9 @@ def _folders(spec: SweepSpec, packed: str | None) -> Iterator[Problem]:
         for key, value in (("root", root), ("cache_dir", spec.data.cache_dir), ("packed", spec.data.packed)):
             if value and is_local(value):
                 yield Problem(("data", key), f"'{value}' {advice}")
-    for index, folder in enumerate(spec.search.warm_start):
-        if "://" not in folder and not folder.startswith("/"):
-            yield Problem(("search", "warm_start", index), f"'{folder}' {advice}")
+    for index, old in enumerate(spec.search.warm_start):
+        if "://" not in old.path and not old.path.startswith("/"):
+            yield Problem(("search", "warm_start", index), f"'{old.path}' {advice}")
 
 
 def _train(name: str, code: Sequence[Path]) -> Iterator[Problem]:

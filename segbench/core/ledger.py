@@ -185,7 +185,7 @@ class Ledger:
 def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
     """Return the record after ``event``: the whole meaning of the ledger."""
     if event["event"] == "start":
-        fields = {key: event[key] for key in Assignment.__dataclass_fields__}
+        fields = {key: event[key] for key in Assignment.__dataclass_fields__ if key in event}  # of any version
         return TrialRecord(assignment=Assignment(**fields), started_at=event["at"])
     assert record is not None, "an event before its trial's start"
     if event["event"] == "epoch":

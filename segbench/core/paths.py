@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ class SweepPaths:
     """The folder of one sweep, ``runs/<name>`` unless ``--out`` says otherwise.
 
     sweep.yaml              the file as resolved
-    versions.json           versions, commit, hardware and command of each start
+    versions.jsonl          versions, commit, hardware and command of each start
     report.html             all of it to look at
     trials.csv, .parquet    a row per search trial; per trial of any stage
     leaderboard.csv, .md    a row per finalist
@@ -28,11 +29,13 @@ class SweepPaths:
     optuna.log              the study, for optuna-dashboard
     state/<stage>.jsonl     the ledgers: all that decisions depend on
     state/data.json         which data exactly: key of the packed set, digest, images of each split, groups
+    state/enqueued.jsonl    trials that were asked for while the sweep ran, or after
+    state/prior.json        trials of earlier sweeps that this one learns from, as they were when it began
     state/sharing.json      what trials need of a GPU: measured, and decided
     state/mlflow.json       what MLflow was given; a cache that can be deleted
     state/sweep_id          marks this sweep's runs in MLflow
     trials/<stage>/<name>/  last/ and best/ checkpoints, pictures
-    models/<name>/          best checkpoint of each row of the leaderboard
+    models/<name>/          best checkpoint of each row of the leaderboard, hard links where there are such
     ray/                    Ray's own files; can be deleted
     """
 
@@ -110,6 +113,16 @@ class SweepPaths:
         return self.root / "state" / "data.json"
 
     @property
+    def enqueued(self) -> Path:
+        """Trials that were asked for."""
+        return self.root / "state" / "enqueued.jsonl"
+
+    @property
+    def prior(self) -> Path:
+        """Trials of earlier sweeps, taken at the first start."""
+        return self.root / "state" / "prior.json"
+
+    @property
     def sharing(self) -> Path:
         """What trials need of a GPU."""
         return self.root / "state" / "sharing.json"
@@ -175,6 +188,22 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give ``source`` a second name in place of what was there; copy it where the file system has no hard links."""
+    if target.exists() and target.samefile(source):
+        return  # renaming one name of a file over another would leave both
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        with atomic_path(target) as copy:
+            shutil.copyfile(source, copy)
+    else:
+        temporary.replace(target)
 
 
 def atomic_write(path: Path, text: str) -> None:

@@ -49,8 +49,8 @@ class Assignment:
     """Within its stage, from 0."""
     name: str
     """Readable and unique within the stage: ``trial-0007``, ``baseline-unet``, ``trial-0007-seed-1``."""
-    origin: Literal["search", "baseline"]
-    """Whether the search proposed it or the sweep file names it."""
+    origin: Literal["search", "baseline", "enqueued"]
+    """Whether the search proposed it, the sweep file names it, or it was asked for while the sweep ran."""
     params: Params
     """What was drawn, or what a baseline sets, by dotted parameter name."""
     config: Mapping[str, Any]
@@ -65,6 +65,8 @@ class Assignment:
     """Why the drawn values make no valid configuration; such a trial is FAIL without running."""
     source: int | None = None
     """Number of the trial of the stage before that this one repeats (retrain) or tests (test)."""
+    enqueued: str | None = None
+    """Of an enqueued one the id of its line in ``state/enqueued.jsonl``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,6 +193,18 @@ def _look_up(shelf: Shelf, config: DataConfig) -> Card:
     return card
 
 
+def count_images(config: DataConfig) -> dict[str, int] | None:
+    """Return the number of images of each split; None where the data are elsewhere.
+
+    Raises:
+        DataError: the settings are wrong, or the files are not there.
+    """
+    if has_source(config):
+        return {str(name): len(names) for name, names in make_plan(config).recipe.names.items()}
+    facts = describe_data(config)
+    return None if facts is None else facts.num_images
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """Which data exactly."""

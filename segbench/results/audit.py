@@ -73,6 +73,6 @@ def _scores(records: Sequence[TrialRecord], goal: Goal) -> dict[str, float]:
     found = {}
     for record in records:
         best = record.best(goal)
-        if best is not None and record.state is TrialState.COMPLETE and record.assignment.origin == "search":
+        if best is not None and record.state is TrialState.COMPLETE and record.assignment.origin != "baseline":
             found[record.assignment.name] = best.score
     return found

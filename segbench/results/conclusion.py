@@ -104,7 +104,7 @@ def _what_mattered(results: Results) -> str:
 def _what_next(winner: Finalist, others: Sequence[Finalist], results: Results) -> str:
     params = winner.search.assignment.params
     advice = []
-    for parameter in results.space.parameters if winner.search.assignment.origin == "search" else ():
+    for parameter in results.space.parameters if winner.search.assignment.origin != "baseline" else ():
         edge = edge_of_range(parameter.domain, params.get(parameter.name))
         if edge is not None:
             value = params[parameter.name]

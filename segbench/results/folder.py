@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbench.core.ledger import Records, read_records
-from segbench.core.paths import SweepPaths, atomic_path, atomic_write
+from segbench.core.paths import SweepPaths, atomic_path, atomic_write, link_or_copy
 from segbench.core.records import Goal, TrialRecord
 from segbench.results.audit import Audit, measure_audit
 from segbench.results.confidence import Confidence, measure_confidence
@@ -160,11 +159,10 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def export_models(results: Results) -> None:
-    """Copy the best weights of each row of the leaderboard to ``models/<name>/``."""
+    """Give the best weights of each row of the leaderboard a second name in ``models/<name>/``."""
     for row in results.finalists:
         source = results.model_folder(row)
         if not (source / "model.safetensors").is_file():
             continue
         for name in ("model.safetensors", "config.json"):
-            with atomic_path(results.paths.model(row.name) / name) as temporary:
-                shutil.copyfile(source / name, temporary)
+            link_or_copy(source / name, results.paths.model(row.name) / name)

@@ -12,7 +12,7 @@ from optuna.importance import (
 )
 
 from segbench.core.records import Goal, TrialRecord
-from segbench.search.observations import values_of
+from segbench.search.observations import fit, values_of
 from segbench.search.study import as_distribution
 from segbench.spec.space import Space
 
@@ -28,8 +28,8 @@ def importances(
 
     ``PED-ANOVA`` (Watanabe et al., 2023): how much the parameter decides whether a trial is among the best tenth.
     Conditional parameters are there. ``fANOVA`` (Hutter et al., 2014): its share of the variance of the score in a
-    random forest; only parameters that every trial has. The score of a stopped trial is its best so far; baselines are
-    left out, because nobody drew them.
+    random forest; only parameters that every trial has. The score of a stopped trial is its best so far; baselines and
+    enqueued trials are left out, because nobody drew them, and so is what was drawn outside the space as it is now.
 
     Returns:
         Nothing for fewer than ``MIN_TRIALS`` trials with a score.
@@ -37,7 +37,8 @@ def importances(
     study = optuna.create_study(direction=goal)
     for record in records:
         best = record.best(goal)
-        if best is not None and record.assignment.origin == "search":
+        is_drawn = record.assignment.origin == "search" and fit(record.assignment, space) is not None
+        if best is not None and is_drawn:
             study.add_trial(_frozen(space, record, best.score))
     if len(study.trials) < MIN_TRIALS:
         return {}

@@ -1,8 +1,8 @@
 """Parzen estimators of one parameter: where trials lie, as a density that can be drawn from.
 
-As in TPE (Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, section 4, and "Making a Science
-of Model Search", ICML 2013), with Optuna's choice of bandwidths. A number is known by its place in its range, 0 to 1 (in
-the logarithm where it is searched there); a category by its place in the list.
+As in TPE (Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, section 4, and "Making a
+Science of Model Search", ICML 2013), with Optuna's choice of bandwidths. A number is known by its place in its range,
+0 to 1 (in the logarithm where it is searched there); a category by its place in the list.
 """
 
 from dataclasses import dataclass

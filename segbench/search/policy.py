@@ -1,15 +1,19 @@
-"""The decisions of the search stage: baselines first, then what the sampler proposes; ASHA stops the weak."""
+"""The decisions of the search stage: baselines, what was asked for, what the sampler proposes; ASHA stops the weak."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segbench.core.enqueued import Enqueued, Wishes
 from segbench.core.errors import SpecError
-from segbench.core.records import Assignment, Scalar, TrialRecord, rung_reason
+from segbench.core.records import Assignment, Params, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
 from segbench.search.rungs import Rungs
 from segbench.search.study import Study
+from segbench.search.warm_start import WarmStart, place
 from segbench.spec.plan import rung_epochs
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space, baseline_params, build_config
@@ -26,7 +30,8 @@ class SearchPolicy:
         space: its search space.
         study_path: where the Optuna study is written.
         records: trials of earlier starts.
-        prior: trials of earlier sweeps that the sampler learns from.
+        prior: what the sampler learns from earlier sweeps.
+        wishes: trials that were asked for; read before each proposal. They come on top of the budget.
     """
 
     def __init__(
@@ -35,42 +40,67 @@ class SearchPolicy:
         space: Space,
         study_path: Path,
         records: Sequence[TrialRecord] = (),
-        prior: Sequence[TrialRecord] = (),
+        prior: WarmStart | None = None,
+        wishes: Wishes = tuple,
     ) -> None:
-        scheduler = spec.scheduler
+        scheduler, prior = spec.scheduler, prior or WarmStart()
         epochs: tuple[int, ...] = ()
         if scheduler.type == "asha":
             epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor)
         self._spec = spec
         self._space = space
-        self._grid = _shuffled(space.grid(), spec.search.seed) if spec.search.algorithm == "grid" else None
+        self._grid: list[dict[str, Scalar]] | None = None
+        if spec.search.algorithm == "grid":
+            begun = {_key(record.assignment.params) for record in records if record.assignment.origin == "search"}
+            self._grid = [point for point in _shuffled(space.grid(), spec.search.seed) if _key(point) not in begun]
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
         self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
-        self.study = Study(study_path, spec, space, records, prior)
+        self.study = Study(study_path, spec, space, records, prior.records)
+        self._wishes = wishes
+        self._taken = {record.assignment.enqueued for record in records}
+        self._counts = Counter(record.assignment.origin for record in records)
+        self._ranked = prior.ranked
+        self._scores: list[float] = []
+        for record in records:
+            self._add_score(record.as_stopped())
 
     @property
     def num_trials(self) -> int:
-        """Trials of the whole search, baselines included."""
+        """Trials of the whole search, as far as it is known now: with baselines, and what was asked for."""
         searched = self._spec.budget.trials
         if self._grid is not None:
-            searched = min(searched, len(self._grid))
-        return len(self._spec.baselines) + searched
+            searched = self._counts["search"] + len(self._grid)
+        return len(self._spec.baselines) + searched + self._counts["enqueued"] + len(self._waiting())
 
     def propose(self, number: int) -> Assignment | None:
-        """Return the next baseline, grid point or sampled configuration; None when the budget is spent."""
-        if number >= self.num_trials or (self._budget_s is not None and self._spent_s >= self._budget_s):
-            return None
-        if number < len(self._spec.baselines):
-            baseline = self._spec.baselines[number]
+        """Return the next baseline, trial that was asked for, grid point or sample; None when the budget is spent."""
+        proposed = self._propose(number)
+        if proposed is not None:
+            self._counts[proposed.origin] += 1
+            self._taken.add(proposed.enqueued)
+        return proposed
+
+    def _propose(self, number: int) -> Assignment | None:
+        is_spent = self._budget_s is not None and self._spent_s >= self._budget_s
+        if self._counts["baseline"] < len(self._spec.baselines) and not is_spent:
+            baseline = self._spec.baselines[self._counts["baseline"]]
             params = baseline_params(self._spec, self._space, baseline)
             own = replace(self._assignment(number, params), name=f"baseline-{baseline.name}", origin="baseline")
             self.study.enter(own)
             return own
+        for wish in self._waiting():
+            asked = replace(self._assignment(number, dict(wish.params)), origin="enqueued", enqueued=wish.id)
+            self.study.enter(asked)
+            return asked
+        if is_spent or self.num_trials <= self._counts.total():
+            return None
         if self._grid is not None:
-            point = self._assignment(number, self._grid[number - len(self._spec.baselines)])
+            point = self._assignment(number, self._grid.pop(0))
             self.study.enter(point)
             return point
+        if self._ranked:
+            self.study.place(place(self._ranked, self._scores, self._spec.metric.goal))
         params, draws = self.study.suggest(number)
         return replace(self._assignment(number, params), draws=draws)
 
@@ -95,6 +125,16 @@ class SearchPolicy:
     def on_end(self, record: TrialRecord) -> None:
         """Tell the study."""
         self.study.hear_end(record)
+        self._add_score(record)
+
+    def _waiting(self) -> list[Enqueued]:
+        """Return what was asked for and has not begun."""
+        return [wish for wish in self._wishes() if wish.id not in self._taken]
+
+    def _add_score(self, record: TrialRecord) -> None:
+        best = record.best(self._spec.metric.goal)
+        if record.state is TrialState.COMPLETE and best is not None:
+            self._scores.append(best.score)
 
     def _assignment(self, number: int, params: dict[str, Scalar]) -> Assignment:
         problem = ""
@@ -113,6 +153,10 @@ class SearchPolicy:
             max_epochs=self._spec.scheduler.max_epochs,
             problem=problem,
         )
+
+
+def _key(point: Params) -> str:
+    return json.dumps(dict(point), sort_keys=True)
 
 
 def _shuffled(points: list[dict[str, Scalar]], seed: int) -> list[dict[str, Scalar]]:

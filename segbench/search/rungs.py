@@ -12,6 +12,7 @@ A trial's score at a rung is the best it has had up to there, because the best e
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Protocol
 
@@ -58,7 +59,7 @@ def score_at(epochs: Sequence[EpochRecord], rung: int, goal: Goal) -> float | No
 
 
 class Stopper(Protocol):
-    """A rule of early stopping. What it answers depends on what was reported alone, so it is the same after a restart."""
+    """A rule of early stopping: what it answers depends on what was reported alone, so a restart changes nothing."""
 
     pauses: bool
     """Whether a trial that does not pass waits for its promotion, instead of being stopped."""
@@ -225,7 +226,7 @@ class Promotion(Rungs):
     def _last_useful_rung(self) -> int:
         """Return the first rung, from the second, whose trials stand in the order that they had at the one before."""
         rungs = sorted(self.scores)
-        for before, rung in zip(rungs, rungs[1:], strict=False):
+        for before, rung in pairwise(rungs):
             there = list(self.scores[rung])
             if len(there) < 2 or self._in_order(there, before) == self._in_order(there, rung):
                 return rung

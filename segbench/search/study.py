@@ -106,6 +106,21 @@ class Study:
             params[parameter.name] = from_sampler(domain, drawn)
         return params, draws
 
+    def place(self, records: Sequence[TrialRecord]) -> None:
+        """Show the sampler trials of other sweeps, best first, in place of those placed before."""
+        self._storage.placed = []
+        for number, record in enumerate(records, start=-len(records)):
+            seen = observe(record, self._space, self._goal)
+            known = self._known(record.assignment)
+            trial = optuna.trial.create_trial(
+                state=_STATES[record.state],
+                params={name: value for name, (value, _) in known.items()},
+                distributions={name: distribution for name, (_, distribution) in known.items()},
+                value=seen.score,
+            )
+            trial.number = number  # before those of the study: of equal scores the better rank comes first
+            self._storage.placed.append(trial)
+
     def enter(self, assignment: Assignment) -> None:
         """Enter a trial that Optuna did not propose: a baseline, a point of a grid, an unfinished trial."""
         trial_id = self._add(OptunaState.RUNNING, self._known(assignment))
@@ -199,6 +214,8 @@ class _Storage(JournalStorage):  # type: ignore[misc]
     def __init__(self, journal: BaseJournalBackend) -> None:
         super().__init__(journal)
         self.finished: Window[FrozenTrial] = Window()
+        self.placed: list[FrozenTrial] = []
+        """Trials of other sweeps, which no journal has."""
         self.running: dict[int, int] = {}
         """Trial number -> Optuna's id."""
 
@@ -206,7 +223,7 @@ class _Storage(JournalStorage):  # type: ignore[misc]
         self, study_id: int, deepcopy: bool = True, states: Container[OptunaState] | None = None
     ) -> list[FrozenTrial]:
         """Return what the sampler is to see, by number."""
-        shown = [*self.finished, *(self.get_trial(trial_id) for trial_id in self.running.values())]
+        shown = [*self.placed, *self.finished, *(self.get_trial(trial_id) for trial_id in self.running.values())]
         wanted = [trial for trial in shown if states is None or trial.state in states]
         return sorted(wanted, key=lambda trial: trial.number)
 

@@ -14,6 +14,9 @@ RUNTIME = frozenset({"budget", "resources", "mlflow", "storage", "description"})
 GROWING = frozenset({"scheduler.max_epochs"})
 """May grow, when asked for: a trial keeps the length that it was started with."""
 
+CHANGING = frozenset({"parameters"})
+"""May change, when asked for: trials that do not lie in the new space stay in the tables, unseen by the sampler."""
+
 PLACES = frozenset({"data.cache_dir", "data.packed"})
 """Where the data are, not which: may change at any time."""
 
@@ -30,6 +33,11 @@ class Changes:
     """Would make other results: another sweep."""
     on_request: tuple[str, ...]
     """Continue the sweep in another way: accepted with ``--resume``."""
+
+    @property
+    def has_new_space(self) -> bool:
+        """Whether ``parameters:`` differs."""
+        return any(line.split(".")[0] in CHANGING for line in self.on_request)
 
 
 def compare(old: SweepSpec, new: SweepSpec, is_retrained: bool) -> Changes:
@@ -48,6 +56,7 @@ def compare(old: SweepSpec, new: SweepSpec, is_retrained: bool) -> Changes:
         if was == now:
             continue
         is_growth = key in GROWING and isinstance(was, int) and isinstance(now, int) and now > was
-        is_later = key.split(".")[0] == "retrain" and not is_retrained
-        (on_request if is_growth or is_later else refused).append(f"{key}: {was} -> {now}")
+        section = key.split(".")[0]
+        is_later = section == "retrain" and not is_retrained
+        (on_request if is_growth or is_later or section in CHANGING else refused).append(f"{key}: {was} -> {now}")
     return Changes(tuple(refused), tuple(on_request))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from segbench.core.config import DataConfig, TrialConfig
 from segbench.core.paths import is_safe_name
@@ -41,15 +41,47 @@ class Baseline(Section):
         return name
 
 
+class OldSweep(Section):
+    """An earlier sweep to learn from; its folder alone stands for ``{path: folder}``."""
+
+    path: str = Field(description="folder or bucket address of the sweep")
+    by_rank: bool = Field(
+        False, description="true: its scores do not compare with this sweep's, only their order counts"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_is_enough(cls, given: object) -> object:
+        if isinstance(given, str):
+            return {"path": given}
+        if not isinstance(given, dict) or "path" not in given or not given.keys() <= {"path", "by_rank"}:
+            raise ValueError(f"must be a sweep's folder, or {{path: folder, by_rank: true}}, got {given!r}")
+        return given
+
+
+_OLD_SWEEP_JSON: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["path"],
+            "properties": {"path": {"type": "string"}, "by_rank": {"type": "boolean", "default": False}},
+        },
+    ]
+}
+
+
 class Search(Section):
     """How configurations are proposed."""
 
     algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="sampler")
     seed: int = Field(0, ge=0, description="seed of every random draw of the sweep")
     startup_trials: int = Field(10, ge=0, description="random trials before TPE learns from results")
-    warm_start: tuple[str, ...] = Field(
+    warm_start: tuple[Annotated[OldSweep, WithJsonSchema(_OLD_SWEEP_JSON)], ...] = Field(
         (),
-        description="folders of earlier sweeps whose trials TPE learns from (docs/method.md: kept, clipped, dropped)",
+        description="folders of earlier sweeps whose trials TPE learns from, each as text or `{path, by_rank}` "
+        "(docs/method.md: kept, clipped, dropped)",
     )
 
 

@@ -260,7 +260,7 @@ def fetch_sweep(paths: SweepPaths, with_results: bool = True) -> None:
 
     Args:
         paths: the sweep, with a folder that no driver uses.
-        with_results: tables, models and pictures too; else the sweep file and the ledgers.
+        with_results: tables, models and pictures too; else the sweep file, which data it has, and the ledgers.
 
     Raises:
         UserError: the store refuses, or does not answer.
@@ -268,7 +268,9 @@ def fetch_sweep(paths: SweepPaths, with_results: bool = True) -> None:
     assert paths.uri is not None
     try:
         bucket = Bucket(paths.uri, _START_PATIENCE_S)
-        Copy(bucket, paths.root).pull("" if with_results else paths.spec.name)
+        copy = Copy(bucket, paths.root)
+        for prefix in ("",) if with_results else (paths.spec.name, paths.data.relative_to(paths.root).as_posix()):
+            copy.pull(prefix)
         for stage in STAGES:
             content = read_lines(bucket, stage)
             if content:

@@ -10,16 +10,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from segbench.core.address import sweep_paths
-from segbench.core.errors import StateError, UserError
+from segbench.core.errors import StateError
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import STAGES, SweepPaths, atomic_write
-from segbench.core.records import TrialRecord
 from segbench.core.versions import describe_start
-from segbench.search.warm_start import WarmStart, warm_start
-from segbench.spec.identity import compare
+from segbench.spec.identity import Changes, compare
 from segbench.spec.load import LoadedSpec, dump_spec, load_spec
 from segbench.spec.schema import SweepSpec
-from segbench.spec.space import Space
 from segbench.storage.bucket import Bucket
 from segbench.storage.lease import is_running as lease_is_held
 from segbench.storage.mirror import fetch_sweep
@@ -37,7 +34,7 @@ def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False
     Args:
         paths: the folder.
         spec: what is asked for.
-        accept_changes: continue with a longer ``max_epochs`` or another ``retrain`` section.
+        accept_changes: continue with a longer ``max_epochs``, other ``parameters`` or another ``retrain`` section.
 
     Raises:
         StateError: it holds another sweep, or another process runs it.
@@ -52,19 +49,19 @@ def open_folder(paths: SweepPaths, spec: SweepSpec, accept_changes: bool = False
             f"{paths.place} is in use: another process runs this sweep; wait for it, or choose another --out"
         ) from None
     try:
-        if paths.spec.exists() and _has_begun(paths):
-            _check_same(paths, spec, accept_changes)
+        changes = _accepted(paths, spec, accept_changes) if paths.spec.exists() and has_begun(paths) else ()
         atomic_write(paths.spec, dump_spec(spec))
+        start = {"at": round(time.time(), 3), **describe_start(), **({"changes": changes} if changes else {})}
         with paths.versions.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"at": round(time.time(), 3), **describe_start()}) + "\n")
+            file.write(json.dumps(start) + "\n")
         yield
     finally:
-        if not _has_begun(paths):
+        if not has_begun(paths):
             _clear(paths.root, before)
         lock.release()
 
 
-def _has_begun(paths: SweepPaths) -> bool:
+def has_begun(paths: SweepPaths) -> bool:
     """Whether a trial was ever started: before that a folder holds no sweep, whatever its sweep.yaml says."""
     ledgers = (paths.ledger(stage) for stage in STAGES)
     return any(ledger.exists() and ledger.stat().st_size for ledger in ledgers)
@@ -111,9 +108,19 @@ def is_running(paths: SweepPaths) -> bool:
     return False
 
 
-def _check_same(paths: SweepPaths, spec: SweepSpec, accept_changes: bool) -> None:
+def changes_of(paths: SweepPaths, spec: SweepSpec) -> Changes:
+    """Return what a file would change in the sweep that has begun in ``paths``."""
     is_retrained = bool(read_ledger(paths.ledger("retrain")))
-    changes = compare(load_spec(paths.spec).spec, spec, is_retrained)
+    return compare(load_spec(paths.spec, is_remote=True).spec, spec, is_retrained)
+
+
+def _accepted(paths: SweepPaths, spec: SweepSpec, accept_changes: bool) -> tuple[str, ...]:
+    """Return what changes in a sweep that goes on.
+
+    Raises:
+        StateError: more than that, or it was not asked for.
+    """
+    changes = changes_of(paths, spec)
     if changes.refused:
         raise StateError(
             f"{paths.place} holds a sweep with other settings:\n  {_listed(changes.refused)}\n"
@@ -123,33 +130,11 @@ def _check_same(paths: SweepPaths, spec: SweepSpec, accept_changes: bool) -> Non
     if changes.on_request and not accept_changes:
         raise StateError(
             f"{paths.place} was started with other settings:\n  {_listed(changes.on_request)}\n"
-            "Add --resume to continue it with the new ones (trials that have begun keep their length), or give this "
-            "sweep another name or --out"
+            "Add --resume to continue it with the new ones (trials that have begun stay as they are; `segbench plan` "
+            "says what the sampler learns from them), or give this sweep another name or --out"
         )
+    return changes.on_request
 
 
 def _listed(lines: Sequence[str]) -> str:
     return "\n  ".join(lines)
-
-
-def read_prior(spec: SweepSpec, space: Space) -> WarmStart:
-    """Return what this sweep can learn from those that ``search.warm_start`` names.
-
-    Raises:
-        UserError: a folder holds no sweep, or one with another metric.
-    """
-    old: list[TrialRecord] = []
-    for folder in spec.search.warm_start:
-        paths = sweep_paths(folder, "views")
-        if paths.uri is not None:
-            fetch_sweep(paths, with_results=False)
-        if not paths.spec.is_file():
-            raise UserError(f"search.warm_start: {folder} is not a sweep's folder (no sweep.yaml in it)")
-        metric = load_spec(paths.spec, is_remote=True).spec.metric
-        if metric != spec.metric:
-            raise UserError(
-                f"search.warm_start: {folder} was searched for {metric.name} ({metric.goal}), this sweep for "
-                f"{spec.metric.name} ({spec.metric.goal}); leave the folder out"
-            )
-        old += read_ledger(paths.ledger("search"))
-    return warm_start(old, space, spec.metric.goal)

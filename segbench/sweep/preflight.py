@@ -10,7 +10,6 @@ from segbench.core.records import Scalar
 from segbench.models import check_config, find_family
 from segbench.spec.load import LoadedSpec
 from segbench.spec.space import Parameter, Space, baseline_params, build_config
-from segbench.sweep.folder import read_prior
 from segbench.training.function import load_function
 
 MODEL_FIELDS = ("model", "variant", "pretrained")
@@ -38,7 +37,6 @@ def check_sweep(loaded: LoadedSpec, has_objective: bool = False) -> None:
         UserError: the first thing that is wrong, with file, line and key.
     """
     spec = loaded.spec
-    read_prior(spec, loaded.space)
     if not spec.is_segmentation:
         if not has_objective:
             load_function(spec.train)

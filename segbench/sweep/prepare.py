@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from segbench.core.errors import DataError, SegbenchError
 from segbench.core.paths import SweepPaths
-from segbench.data import absolute, open_data, recorded_key, share_data
+from segbench.data import absolute, count_images, open_data, recorded_key, share_data
 from segbench.data.labels import build_lut
 from segbench.spec.load import LoadedSpec
 from segbench.spec.schema import SweepSpec
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from segbench.training.sharing import Sharing
 
 
-def disk_of(loaded: LoadedSpec) -> "DiskPlan":
-    """Return how much disk the sweep can occupy at most."""
-    from segbench.sweep.disk import plan_disk
+def disk_of(loaded: LoadedSpec, paths: SweepPaths) -> "DiskPlan":
+    """Return how much disk the sweep in the folder ``paths`` can occupy at most."""
+    from segbench.sweep.disk import has_hard_links, plan_disk
 
     spec, space = loaded.spec, loaded.space
     groups, _, _ = build_lut(spec.data.groups, spec.data.ignore)
-    return plan_disk(spec, space, demanding_configs(loaded), len(groups))
+    images = count_images(spec.data)
+    num_test_images = None if images is None else images["test"]
+    links = has_hard_links(paths.root)
+    return plan_disk(spec, space, demanding_configs(loaded), len(groups), num_test_images, links)
 
 
 def share_gpu(loaded: LoadedSpec) -> "Callable[[], Sharing]":

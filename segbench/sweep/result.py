@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from segbench.core.enqueued import read_enqueued
 from segbench.core.errors import StateError, UserError
 from segbench.core.paths import SweepPaths
 from segbench.core.records import Assignment, Params
@@ -344,7 +345,11 @@ def _has_ended(results: "Results") -> bool:
     plan = plan_sweep(spec, results.space)
     hours = sum(record.seconds for record in records.search) / 3600
     is_spent = spec.budget.trial_hours is not None and hours >= spec.budget.trial_hours
-    if len(records.search) < plan.trials + plan.baselines and not is_spent:
+    begun = {record.assignment.enqueued for record in records.search}
+    if any(wish.id not in begun for wish in read_enqueued(results.paths.enqueued)):
+        return False
+    planned_trials = [record for record in records.search if record.assignment.enqueued is None]
+    if len(planned_trials) < plan.trials + plan.baselines and not is_spent:
         return False
     if spec.retrain is None:
         return True

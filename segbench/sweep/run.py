@@ -41,7 +41,7 @@ class Run:
     growing: bool = False
     """Nodes come when trials wait for them."""
     resume: bool = False
-    """Continue with a longer max_epochs or another retrain section."""
+    """Continue with a longer max_epochs, other parameters or another retrain section."""
     objective: TrainFunction | None = None
     """Trains a trial in place of the one that ``train:`` names; for the local executor."""
 
@@ -76,7 +76,7 @@ def run(
         address: Ray cluster to run on; None: this machine.
         min_nodes: wait until so many nodes of the cluster can run trials.
         growing: nodes come when trials wait for them: start ``budget.max_concurrent`` at once.
-        resume: continue with a longer ``scheduler.max_epochs`` or another ``retrain`` section.
+        resume: continue with a longer ``scheduler.max_epochs``, other ``parameters`` or another ``retrain`` section.
 
     Raises:
         UserError: something that you can mend, before the first trial; its text says where and how.
@@ -182,13 +182,18 @@ def _run_stages(
     stoppable: Callable[[], AbstractContextManager[None]],
 ) -> str | None:
     """Run what is not done yet; return where MLflow's runs are, None without MLflow."""
+    from segbench.search.warm_start import warm_start
     from segbench.storage.mirror import Mirror
-    from segbench.sweep.folder import open_folder, read_prior
+    from segbench.sweep.folder import open_folder
     from segbench.sweep.prepare import get_ready, share_packed
+    from segbench.sweep.prior import find_old
 
     with ExitStack() as stack:
         mirror = None if paths.uri is None else stack.enter_context(Mirror(paths, screen.warn))
         stack.enter_context(open_folder(paths, loaded.spec, how.resume))
+        if loaded.spec.search.warm_start:
+            prior = warm_start(find_old(paths, loaded.spec), loaded.space, loaded.spec.metric.goal)
+            screen.tell(f"warm start: {prior.describe()}")
         loaded = share_packed(loaded, paths, screen.tell, screen.warn)
         get_ready(loaded.spec)
         with ExitStack() as running:
@@ -203,8 +208,6 @@ def _run_stages(
             tracker = stack.enter_context(Tracker(paths, loaded.spec, warn=screen.warn))
             running.enter_context(stoppable())  # after Ray, which takes SIGTERM for itself
             progress = running.enter_context(screen.progress(loaded))
-            if loaded.spec.search.warm_start:
-                screen.tell(f"warm start: {read_prior(loaded.spec, loaded.space).describe()}")
             Sweep(loaded, paths, execute, [progress, *observers], mirror).run()
             tracker.finish()  # while Ray ends
     return tracking_uri(paths, loaded.spec) if loaded.spec.mlflow.enabled else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from segbench.core.enqueued import read_enqueued
 from segbench.core.errors import SegbenchError
 from segbench.core.ledger import Ledger, read_ledger
 from segbench.core.paths import Stage, SweepPaths
@@ -21,10 +22,11 @@ from segbench.final.selection import select_finalists
 from segbench.results.folder import export_models, read_results, write_tables
 from segbench.search.policy import SearchPolicy
 from segbench.search.queue import FixedList, LedgerQueue, Policy
+from segbench.search.warm_start import OldTrials, warm_start
 from segbench.spec.load import LoadedSpec
 from segbench.spec.schema import SweepSpec
 from segbench.storage.mirror import Mirror
-from segbench.sweep.folder import read_prior
+from segbench.sweep.prior import take_old
 from segbench.training.trial import TrialJob
 
 Stages = Generator[StageWork[TrialJob], None, None]
@@ -86,6 +88,7 @@ class Sweep:
         self._observers = observers if mirror is None else [*observers, mirror]
         self._mirror = mirror
         self._retraining: Retraining | None = None
+        self._old: tuple[OldTrials, ...] = ()
 
     def run(self) -> None:
         """Search, retrain and test what is not done yet; write the tables, also when interrupted.
@@ -93,13 +96,15 @@ class Sweep:
         Raises:
             SegbenchError: no trial has a score.
             StateError: the data are not those that the sweep has begun with.
+            UserError: the scores of a sweep in ``search.warm_start`` do not compare with this one's.
         """
         try:
-            if self._mirror is not None:
-                self._mirror.push()  # the sweep file, and what trials read
             if self.spec.is_segmentation:
                 open_data(self.spec.data)  # packed or fetched once, before the first trial
                 keep_record(self.paths.data, self.spec.data)
+            self._old = take_old(self.paths, self.spec)
+            if self._mirror is not None:
+                self._mirror.push()  # the sweep file, what trials read, what decisions depend on
             with closing(self._stages()) as stages:
                 self._execute(stages)
         finally:
@@ -117,8 +122,9 @@ class Sweep:
 
     def _search(self, ledgers: ExitStack) -> StageRun:
         ledger = self._open("search", ledgers)
-        prior = read_prior(self.spec, self.space).records
-        policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior)
+        prior = warm_start(self._old, self.space, self.spec.metric.goal)
+        wishes = partial(read_enqueued, self.paths.enqueued)
+        policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior, wishes)
         setup = StageSetup(
             stage="search",
             num_trials=policy.num_trials,

@@ -72,6 +72,8 @@ class SweepView:
         """Take in a trial's news and return what was known of it before; costs the same for any number of trials."""
         view = self._stages[stage]
         before = view.update(record)
+        if stage == self.stage:
+            self.num_trials = max(self.num_trials, len(view.records))  # more than announced: some were enqueued since
         self._seconds += record.seconds - (before.seconds if before else 0.0)
         if self._rank(record) > self._rank(view.best):
             view.best = record

@@ -5,6 +5,7 @@ from collections import Counter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from segbench.core.enqueued import read_enqueued
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import STAGES, SweepPaths
 from segbench.core.records import TrialRecord, TrialState
@@ -23,7 +24,11 @@ def status_table(paths: SweepPaths, spec: SweepSpec, space: Space) -> Table:
     """Return a row per stage: trials ended of those planned, by state, epochs done, hours trained, best score."""
     plan = plan_sweep(spec, space)
     tests = plan.retrain_trainings if spec.is_segmentation else 0
-    planned = {"search": plan.trials + plan.baselines, "retrain": plan.retrain_trainings, "test": tests}
+    planned = {
+        "search": plan.trials + plan.baselines + len(read_enqueued(paths.enqueued)),
+        "retrain": plan.retrain_trainings,
+        "test": tests,
+    }
     table = Table(box=SIMPLE_HEAD)
     for heading in ("stage", "ended", "epochs", "hours"):
         table.add_column(heading, no_wrap=True, justify="left" if heading == "stage" else "right")

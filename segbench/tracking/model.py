@@ -24,6 +24,8 @@ LOADER = "segbench.tracking.pyfunc"
 MODEL_TAG = "segbench.model_id"
 """Of runs and of registered versions; a search for versions does not tell their models."""
 
+_EXAMPLE_PX = 32
+"""Largest side of the input example, of which MLflow writes some 80 bytes a pixel."""
 _REQUIREMENTS = ("filelock", "mlflow", "numpy", "pillow", "pyarrow", "safetensors", "torch", "transformers")
 
 
@@ -78,6 +80,7 @@ def register_model(client: MlflowClient, name: str, model_id: str, alias: str, t
 
 def _save(local: Path, folder: Path, model: Model) -> None:
     height, width = json.loads((folder / "config.json").read_text())["size"]
+    example = min(height, _EXAMPLE_PX), min(width, _EXAMPLE_PX)  # pictures of any size are taken, and this is text
     image = np.dtype(np.uint8)
     mlflow.pyfunc.save_model(
         str(local),
@@ -89,6 +92,6 @@ def _save(local: Path, folder: Path, model: Model) -> None:
             inputs=Schema([TensorSpec(image, (-1, -1, -1, 3))]),
             outputs=Schema([TensorSpec(image, (-1, -1, -1))]),
         ),
-        input_example=np.full((1, height, width, 3), 127, np.uint8),
+        input_example=np.full((1, *example, 3), 127, np.uint8),
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _REQUIREMENTS],
     )

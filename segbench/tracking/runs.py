@@ -25,7 +25,7 @@ PARENT_KEY = "sweep"
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
-_SEARCH_STAGES = {"search": "trial", "baseline": "baseline"}
+_SEARCH_STAGES = {"search": "trial", "enqueued": "trial", "baseline": "baseline"}
 """Tag ``stage`` of a search trial, by its origin."""
 
 _STATUS: Mapping[TrialState, Status] = {

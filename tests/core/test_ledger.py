@@ -42,6 +42,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert second.seconds == 2.0
 
 
+def test_a_ledger_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    write(path)
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    for event in events:
+        event.pop("enqueued", None)
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert [record.assignment for record in read_ledger(path)] == [assignment(0), assignment(1)]
+
+
 def test_a_missing_ledger_is_empty(tmp_path: Path) -> None:
     assert read_ledger(tmp_path / "absent.jsonl") == []
 

@@ -28,7 +28,8 @@ def test_each_section_is_classified() -> None:
         ("search.seed=4", ("search.seed: 3 -> 4",), ()),
         ("scheduler.max_epochs=27", (), ("scheduler.max_epochs: 9 -> 27",)),
         ("scheduler.max_epochs=5", ("scheduler.max_epochs: 9 -> 5",), ()),
-        ("parameters.lr.max=1", ("parameters.lr.max: 0.1 -> 1",), ()),
+        ("parameters.lr.max=1", (), ("parameters.lr.max: 0.1 -> 1",)),
+        ("parameters.family.values=[a, b, c]", (), ("parameters.family.values: ['a', 'b'] -> ['a', 'b', 'c']",)),
         ("retrain={top_k: 1}", (), None),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,18 +13,20 @@ from buckets import serve_s3
 from hypothesis import given
 from hypothesis import strategies as st
 from objectives import curve
+from running import decisions, run, synthetic
 
 from segbench.cli import main
 from segbench.core.address import sweep_paths, what_is_wrong
 from segbench.core.errors import StateError, StorageError
 from segbench.core.ledger import Ledger, read_ledger
 from segbench.core.paths import SweepPaths
-from segbench.core.records import Assignment, EpochRecord, EpochReport
+from segbench.core.records import Assignment, EpochRecord, EpochReport, TrialRecord
 from segbench.storage.bucket import Bucket
 from segbench.storage.lease import CLAIMS, Lease, is_running, read_claims
 from segbench.storage.mirror import Mirror, fetch_sweep
 from segbench.storage.segments import GROUP, Publisher, Segment, join, list_segments, read_lines, select
 from segbench.storage.workspace import open_workspace
+from segbench.sweep.run import Run, run_sweep
 from segbench.training import checkpoint
 from segbench.training.trial import TrialJob, load_newest, run_trial
 
@@ -367,6 +370,37 @@ def test_a_bucket_that_cannot_be_used_is_told_before_the_sweep(
     assert said in told
     assert "hunter2" not in told
     assert "Traceback" not in told
+
+
+class Looking:
+    """An observer that notes what was in a bucket when the first trial began."""
+
+    def __init__(self, address: str) -> None:
+        self.bucket = Bucket(address)
+        self.found: set[str] = set()
+
+    def on_stage(self, stage: str, num_trials: int, max_epochs: int) -> None:
+        pass
+
+    def on_trial(self, record: TrialRecord, stage: str) -> None:
+        self.found = self.found or set(self.bucket.entries())
+
+
+def test_what_a_sweep_learns_from_earlier_ones_is_in_its_bucket_before_a_trial_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
+    run(synthetic(tmp_path, trials=15), tmp_path / "old")
+    place = f"file://{tmp_path}/bucket/new"
+    changes = [f"search.warm_start=[{tmp_path}/old]", "search.seed=11"]
+    looking = Looking(place)
+    run_sweep(synthetic(tmp_path, trials=4, overrides=changes), place, Run(executor="local"), [looking])
+    assert {"sweep.yaml", "state/prior.json"} <= looking.found
+    whole = decisions(run(synthetic(tmp_path, trials=9, overrides=changes), tmp_path / "calm"))
+    for gone in ("cache", "old"):  # another machine
+        shutil.rmtree(tmp_path / gone)
+    run_sweep(synthetic(tmp_path, trials=9, overrides=changes), place, Run(executor="local"))
+    assert decisions(sweep_paths(place)) == whole
 
 
 def test_a_folder_is_its_own_address(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def test_time_left_is_epochs_left_times_seconds_over_concurrency() -> None:
     assert view.seconds_left == left * 10 / 2
 
 
+def test_trials_that_are_enqueued_while_it_runs_raise_the_total() -> None:
+    view = searching()
+    for number in range(12):
+        view.update(trial(number, 0.1, state=TrialState.PRUNED), "search")
+    assert (view.num_ended, view.num_trials) == (12, 12)
+    assert view.epochs_left == 0
+
+
 def test_later_stages_count_and_the_pace_is_carried_over() -> None:
     view = searching(retrain_epochs=18)
     view.update(trial(0, 0.1, state=TrialState.COMPLETE), "search")

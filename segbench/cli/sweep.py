@@ -97,7 +97,8 @@ def enqueue(folder: str, values: tuple[str, ...]) -> None:
     from segbench.sweep.folder import is_running, open_sweep
 
     chosen = doing.enqueue(folder, read_values(values))
-    click.echo(f"enqueued     {', '.join(f'{name}={value}' for name, value in chosen.items())}")
+    shown = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in chosen.items())
+    click.echo(f"enqueued     {', '.join(shown)}")
     paths, _ = open_sweep(folder)
     command = f"segbench sweep {paths.spec} --out {folder}"
     click.echo(f"next         {'in the search that runs; if that has ended: ' if is_running(paths) else ''}{command}")

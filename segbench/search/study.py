@@ -107,19 +107,23 @@ class Study:
         return params, draws
 
     def place(self, records: Sequence[TrialRecord]) -> None:
-        """Show the sampler trials of other sweeps, best first, in place of those placed before."""
-        self._storage.placed = []
-        for number, record in enumerate(records, start=-len(records)):
-            seen = observe(record, self._space, self._goal)
-            known = self._known(record.assignment)
-            trial = optuna.trial.create_trial(
-                state=_STATES[record.state],
-                params={name: value for name, (value, _) in known.items()},
-                distributions={name: distribution for name, (_, distribution) in known.items()},
-                value=seen.score,
-            )
-            trial.number = number  # before those of the study: of equal scores the better rank comes first
-            self._storage.placed.append(trial)
+        """Show the sampler trials of other sweeps, best first; later calls change their scores alone."""
+        if not self._storage.placed:
+            self._storage.placed = [self._outsider(n, record) for n, record in enumerate(records, -len(records))]
+        for trial, record in zip(self._storage.placed, records, strict=True):
+            trial.value = record.last_score
+
+    def _outsider(self, number: int, record: TrialRecord) -> FrozenTrial:
+        """Return a trial that no journal has, before those of the study: of equal scores the better rank is first."""
+        known = self._known(record.assignment)
+        trial = optuna.trial.create_trial(
+            state=_STATES[record.state],
+            params={name: value for name, (value, _) in known.items()},
+            distributions={name: distribution for name, (_, distribution) in known.items()},
+            value=record.last_score,
+        )
+        trial.number = number
+        return trial
 
     def enter(self, assignment: Assignment) -> None:
         """Enter a trial that Optuna did not propose: a baseline, a point of a grid, an unfinished trial."""

@@ -100,7 +100,8 @@ def _print_changes(
         console.print("  continues as it is")
     if changes.has_new_space:
         counts = count_fits(records, loaded.space)
-        console.print(f"  the sampler would learn from: {counts.describe()}; baselines and enqueued trials as they are")
+        told = f"{counts.describe()}; baselines and enqueued trials as they are"
+        console.print(f"  the sampler would learn from: {told}", soft_wrap=True)
     waiting = len(read_enqueued(paths.enqueued)) - sum(record.assignment.enqueued is not None for record in records)
     if waiting:
         console.print(f"  enqueued and not begun: {waiting}")

@@ -1,5 +1,6 @@
 """Trials that are asked for while a sweep runs, or after: used once, exactly, and checked before."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from running import decisions, killed_after, local, run, synthetic
 
 from segbench import UserError, enqueue, load
 from segbench.cli import main
-from segbench.core.enqueued import read_enqueued
+from segbench.core.enqueued import enqueue_params, read_enqueued
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import SweepPaths
 from segbench.core.records import TrialRecord
@@ -117,6 +118,15 @@ def test_a_line_that_a_kill_has_torn_is_nothing_and_harms_no_other(tmp_path: Pat
     with paths.enqueued.open("ab") as file:
         file.write(b'\n{"id": "1", "params": {}')
     assert [dict(entry.params) for entry in read_enqueued(paths.enqueued)] == [GOOD]
+
+
+def test_of_many_that_ask_at_once_each_is_heard(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "enqueued.jsonl"
+    with ThreadPoolExecutor(8) as pool:
+        asked = list(pool.map(lambda number: enqueue_params(path, {"lr": number}), range(200)))
+    found = read_enqueued(path)
+    assert len({entry.id for entry in found}) == 200
+    assert sorted(found, key=lambda entry: entry.id) == sorted(asked, key=lambda entry: entry.id)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def summarize_ours(folder: Path, seconds: float, scratch: int) -> tuple[Outcome,
     from segbench.core.paths import SweepPaths
     from segbench.final.selection import rank_trials
     from segbench.search.rungs import Rungs
-    from segbench.spec.plan import rung_epochs
+    from segbench.spec.schema import rung_epochs
 
     paths = SweepPaths(folder / "sweep")
     records = read_ledger(paths.ledger("search"))

@@ -152,6 +152,14 @@ class Ledger:
         """Record that a trial would have been stopped after epoch ``rung``, and runs on to show whether rightly."""
         return self._append({"event": "audit", "number": number, "rung": rung})
 
+    def pause(self, number: int) -> TrialRecord:
+        """Record that a trial waits after its last epoch."""
+        return self._append({"event": "pause", "number": number})
+
+    def promote(self, number: int) -> TrialRecord:
+        """Record that a trial that waits goes on."""
+        return self._append({"event": "promote", "number": number})
+
     def end(self, number: int, state: TrialState, reason: str = "", cause: Cause | None = None) -> TrialRecord:
         """Record that a trial ended; ``cause`` is that of a FAIL."""
         event = {"event": "end", "number": number, "state": state.value, "reason": reason}
@@ -208,6 +216,10 @@ def _apply(record: TrialRecord | None, event: Event) -> TrialRecord:
             assignment=replace(assignment, config={**assignment.config, **event["changes"]}),
             attempts=(*record.attempts, attempt),
         )
+    if event["event"] == "pause":
+        return replace(record, state=TrialState.PAUSED)
+    if event["event"] == "promote":
+        return replace(record, state=TrialState.RUNNING, promoted_at=record.epochs_done)
     if event["event"] == "audit":
         return replace(record, audited_rung=event["rung"])
     cause = Cause(event["cause"]) if "cause" in event else None

@@ -28,6 +28,8 @@ class TrialState(StrEnum):
 
     RUNNING = "RUNNING"
     """Started and not ended; after a crash such a trial is continued from its checkpoint."""
+    PAUSED = "PAUSED"
+    """Waits at a rung for its promotion; stopped there if the search ends before."""
     COMPLETE = "COMPLETE"
     """Ran to max_epochs, or ended by itself (patience)."""
     PRUNED = "PRUNED"
@@ -38,7 +40,7 @@ class TrialState(StrEnum):
     @property
     def is_finished(self) -> bool:
         """Whether the trial will report nothing more."""
-        return self is not TrialState.RUNNING
+        return self not in (TrialState.RUNNING, TrialState.PAUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +230,8 @@ class TrialRecord:
     """Failures that the trial survived."""
     audited_rung: int | None = None
     """Epoch at which ASHA would have stopped the trial, which runs on for the audit (``scheduler.audit``)."""
+    promoted_at: int | None = None
+    """Epoch of the last promotion: there the trial is not asked again whether it goes on."""
     started_at: float = 0.0
     """Unix time in seconds."""
     ended_at: float | None = None

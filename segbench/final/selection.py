@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from segbench.core.records import Goal, TrialRecord, TrialState
 
-_ORDER = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
+_ORDER = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.PAUSED: 1, TrialState.RUNNING: 2, TrialState.FAIL: 3}
 
 
 def rank_trials(records: Sequence[TrialRecord], goal: Goal) -> list[TrialRecord]:

@@ -8,7 +8,6 @@ from segbench.results.finalists import mean, sample_std
 from segbench.results.folder import Results
 from segbench.results.statistics import rank_correlation
 from segbench.search.rungs import rung_scores
-from segbench.spec.plan import rung_epochs
 
 
 def trust_facts(results: Results) -> str:
@@ -69,10 +68,8 @@ def _audit_facts(audit: Audit, results: Results) -> list[list[str]]:
 def rung_table(results: Results) -> str:
     """Return a row per rung: who came, who went on, and the score that was needed at last."""
     scheduler, search = results.spec.scheduler, results.records.search
-    if scheduler.type != "asha":
-        return ""
     rows = []
-    for rung in rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor):
+    for rung in scheduler.rungs:
         scores = sorted(rung_scores(search, rung, results.goal).values(), reverse=results.goal == "maximize")
         if not scores:
             continue

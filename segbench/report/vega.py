@@ -15,7 +15,13 @@ FIGURE_WIDTH_PX = 720
 Spec = dict[str, Any]
 Values = Sequence[Mapping[str, Any]]
 
-STATE_COLORS = {"COMPLETE": "#0072B2", "PRUNED": "#E69F00", "FAIL": "#D55E00", "RUNNING": "#009E73"}
+STATE_COLORS = {
+    "COMPLETE": "#0072B2",
+    "PRUNED": "#E69F00",
+    "FAIL": "#D55E00",
+    "RUNNING": "#009E73",
+    "PAUSED": "#56B4E9",
+}
 """Okabe and Ito's colours, which the colour-blind can tell apart."""
 AUDITED = "#CC79A7"
 

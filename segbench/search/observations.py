@@ -30,7 +30,7 @@ class Outcome(Enum):
     SCORED = "scored"
     """Ran to its end; its best score counts."""
     STOPPED = "stopped"
-    """Stopped at a rung; its last score counts, behind those that came further."""
+    """Stopped at a rung, or waits there; its last score counts, behind those that came further."""
     WORST = "worst"
     """Diverged, or out of memory."""
     NONE = "none"
@@ -211,7 +211,7 @@ def _outcome(record: TrialRecord, goal: Goal) -> tuple[Outcome, float | None]:
             return Outcome.RUNNING, None
         case TrialState.COMPLETE if best is not None:
             return Outcome.SCORED, best.score
-        case TrialState.PRUNED:
+        case TrialState.PRUNED | TrialState.PAUSED:
             return Outcome.STOPPED, record.last_score  # what Optuna itself registers for a pruned trial
         case TrialState.FAIL if record.cause in _WORST:
             return Outcome.WORST, None

@@ -11,10 +11,9 @@ from segbench.core.enqueued import Enqueued, Wishes
 from segbench.core.errors import SpecError
 from segbench.core.records import Assignment, Params, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
-from segbench.search.rungs import Rungs
+from segbench.search.rungs import stopper_for
 from segbench.search.study import Study
 from segbench.search.warm_start import WarmStart, place
-from segbench.spec.plan import rung_epochs
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space, baseline_params, build_config
 
@@ -43,10 +42,7 @@ class SearchPolicy:
         prior: WarmStart | None = None,
         wishes: Wishes = tuple,
     ) -> None:
-        scheduler, prior = spec.scheduler, prior or WarmStart()
-        epochs: tuple[int, ...] = ()
-        if scheduler.type == "asha":
-            epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, scheduler.reduction_factor)
+        prior = prior or WarmStart()
         self._spec = spec
         self._space = space
         self._grid: list[dict[str, Scalar]] | None = None
@@ -55,7 +51,7 @@ class SearchPolicy:
             self._grid = [point for point in _shuffled(space.grid(), spec.search.seed) if _key(point) not in begun]
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
-        self.rungs = Rungs(epochs, scheduler.reduction_factor, spec.metric.goal, records)
+        self._stopper = stopper_for(spec.scheduler, spec.metric.goal, spec.search.seed, records)
         self.study = Study(study_path, spec, space, records, prior.records)
         self._wishes = wishes
         self._taken = {record.assignment.enqueued for record in records}
@@ -82,7 +78,7 @@ class SearchPolicy:
         return proposed
 
     def _propose(self, number: int) -> Assignment | None:
-        is_spent = self._budget_s is not None and self._spent_s >= self._budget_s
+        is_spent = self._is_spent
         if self._counts["baseline"] < len(self._spec.baselines) and not is_spent:
             baseline = self._spec.baselines[self._counts["baseline"]]
             params = baseline_params(self._spec, self._space, baseline)
@@ -108,15 +104,33 @@ class SearchPolicy:
         """Tell the study, and count the time; of an audited trial's later epochs the study hears nothing."""
         if record.audited_rung is None:
             self.study.hear_epoch(record)
-            self.rungs.enter(record)
+            self._stopper.enter(record)
         self._spent_s += record.epochs[-1].seconds
 
     def stop_reason(self, record: TrialRecord) -> str | None:
         """Return ``rung <epochs>`` when ASHA stops the trial after its last epoch, but never at its full length."""
         is_whole = record.epochs_done >= record.assignment.max_epochs
-        if is_whole or record.assignment.origin == "baseline" or self.rungs.passes(record):
+        if is_whole or record.assignment.origin == "baseline" or self._stopper.passes(record):
             return None
         return rung_reason(record.epochs_done)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial that does not pass waits for its promotion."""
+        return self._stopper.pauses
+
+    def on_pause(self, record: TrialRecord) -> None:
+        """Tell the study."""
+        self.study.hear_pause(record)
+
+    def promoted(self, waiting: Sequence[TrialRecord]) -> int | None:
+        """Return the waiting trial that goes on now; None when the budget is spent, or none deserves it."""
+        if self._is_spent:
+            return None
+        number = self._stopper.promoted(waiting)
+        if number is not None:
+            self.study.hear_promotion(number)
+        return number
 
     def audits(self, number: int) -> bool:
         """Whether the draw of (sweep seed, "audit", number) falls into the share ``scheduler.audit``."""
@@ -126,6 +140,10 @@ class SearchPolicy:
         """Tell the study."""
         self.study.hear_end(record)
         self._add_score(record)
+
+    @property
+    def _is_spent(self) -> bool:
+        return self._budget_s is not None and self._spent_s >= self._budget_s
 
     def _waiting(self) -> list[Enqueued]:
         """Return what was asked for and has not begun."""

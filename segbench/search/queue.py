@@ -22,6 +22,7 @@ from segbench.core.records import (
     Goal,
     TrialRecord,
     TrialState,
+    rung_reason,
 )
 
 MAX_SAME_FAILURES = 5
@@ -41,6 +42,19 @@ class Policy(Protocol):
 
     def stop_reason(self, record: TrialRecord) -> str | None:
         """Return why a trial stops after its last epoch; None to go on."""
+        ...
+
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial that is to stop waits instead, and may be promoted."""
+        ...
+
+    def on_pause(self, record: TrialRecord) -> None:
+        """A trial waits from now on."""
+        ...
+
+    def promoted(self, waiting: Sequence[TrialRecord]) -> int | None:
+        """Return the number of the waiting trial that goes on now; None when none does."""
         ...
 
     def audits(self, number: int) -> bool:
@@ -71,6 +85,18 @@ class FixedList:
 
     def stop_reason(self, record: TrialRecord) -> str | None:
         """Never stop."""
+        return None
+
+    @property
+    def pauses(self) -> bool:
+        """Nothing is stopped."""
+        return False
+
+    def on_pause(self, record: TrialRecord) -> None:
+        """Nothing waits."""
+
+    def promoted(self, waiting: Sequence[TrialRecord]) -> int | None:
+        """Nothing waits."""
         return None
 
     def audits(self, number: int) -> bool:
@@ -111,7 +137,9 @@ class LedgerQueue:
         self._max_failures = max_failures
         self._stop_error: SegbenchError | None = None
         records = ledger.records
-        self._unfinished = [r.number for r in records if not r.state.is_finished]
+        self._unfinished = [r.number for r in records if r.state is TrialState.RUNNING]
+        self._running = set(self._unfinished)
+        self._waiting = {r.number for r in records if r.state is TrialState.PAUSED}
         self._failures = SameFailures()
         for record in records:
             self._failures.add(record)
@@ -124,11 +152,21 @@ class LedgerQueue:
             record = self._ledger.record(self._unfinished.pop(0))
             self._tell(record)
             return record.assignment
+        promoted = self._policy.promoted([self._ledger.record(number) for number in sorted(self._waiting)])
+        if promoted is not None:
+            self._waiting.discard(promoted)
+            self._running.add(promoted)
+            record = self._ledger.promote(promoted)
+            self._tell(record)
+            return record.assignment
         while self._stop_error is None and (assignment := self._policy.propose(len(self._ledger))) is not None:
+            self._running.add(assignment.number)
             self._tell(self._ledger.start(assignment))
             if not assignment.problem:
                 return assignment
             self._finish(assignment.number, TrialState.FAIL, f"infeasible: {assignment.problem}")
+        if not self._running and self._stop_error is None:
+            self._stop_waiting()
         return None
 
     def report(self, number: int, report: EpochReport) -> Decision:
@@ -145,13 +183,14 @@ class LedgerQueue:
 
     def _report(self, number: int, report: EpochReport) -> Decision:
         record = self._ledger.record(number)
-        if record.state.is_finished or self._stop_error is not None:
+        if record.state is not TrialState.RUNNING or self._stop_error is not None:
             return Decision.STOP
         if report.epoch > record.epochs_done:
             record = self._record_epoch(number, report)
         if record.state.is_finished:
             return Decision.STOP
-        is_asked = report.epoch == record.epochs_done and record.audited_rung is None
+        is_settled = record.audited_rung is not None or record.promoted_at == report.epoch
+        is_asked = report.epoch == record.epochs_done and not is_settled
         reason = self._policy.stop_reason(record) if is_asked else None
         if reason is None:
             return Decision.CONTINUE
@@ -160,8 +199,21 @@ class LedgerQueue:
             self._policy.on_end(record.as_stopped())
             self._tell(record)
             return Decision.CONTINUE
-        self._finish(number, TrialState.PRUNED, reason)
+        if self._policy.pauses:
+            self._running.discard(number)
+            self._waiting.add(number)
+            record = self._ledger.pause(number)
+            self._policy.on_pause(record)
+            self._tell(record)
+        else:
+            self._finish(number, TrialState.PRUNED, reason)
         return Decision.STOP
+
+    def _stop_waiting(self) -> None:
+        """End the trials that wait: nothing runs or comes any more that could promote one."""
+        for number in sorted(self._waiting):
+            self._finish(number, TrialState.PRUNED, rung_reason(self._ledger.record(number).epochs_done))
+        self._waiting.clear()
 
     def end(self, number: int, failure: Failure | None = None) -> None:
         """Record the end of a trial's run, if it was not stopped: by itself, or by ``failure``."""
@@ -172,8 +224,8 @@ class LedgerQueue:
 
     def _end(self, number: int, failure: Failure | None) -> None:
         record = self._ledger.record(number)
-        if record.state.is_finished or self._stop_error is not None:
-            return  # while the stage stops, trials are left unfinished: the next start continues them
+        if record.state is not TrialState.RUNNING or self._stop_error is not None:
+            return  # it waits, or has ended; while the stage stops, trials are left as they are for the next start
         if failure is not None:
             self._handle(record, failure)
         elif not record.epochs:
@@ -225,6 +277,7 @@ class LedgerQueue:
 
     def _finish(self, number: int, state: TrialState, reason: str, cause: Cause | None = None) -> TrialRecord:
         record = self._ledger.end(number, state, reason, cause)
+        self._running.discard(number)
         if record.audited_rung is None:
             self._policy.on_end(record)
         self._tell(record)

@@ -17,6 +17,8 @@ from statistics import fmean
 from typing import Protocol
 
 from segbench.core.records import EpochRecord, Goal, TrialRecord, best_epoch
+from segbench.core.seeding import derive_seed
+from segbench.spec.schema import Scheduler
 
 
 def passes_rung(score: float, others: Iterable[float], reduction_factor: int, goal: Goal) -> bool:
@@ -349,3 +351,24 @@ class MedianRule:
         finite = [epoch.score for epoch in epochs if math.isfinite(epoch.score)]
         if finite and epochs[-1].epoch in self._board.scores:
             self._board.put(epochs[-1].epoch, number, fmean(finite))
+
+
+def stopper_for(scheduler: Scheduler, goal: Goal, seed: int, records: Iterable[TrialRecord] = ()) -> Stopper:
+    """Return the rule that a sweep file asks for.
+
+    Args:
+        scheduler: the section of the sweep file.
+        goal: direction of improvement.
+        seed: of the sweep; brackets are drawn from it and the trial's number.
+        records: trials that have reported before.
+    """
+    rungs, factor = scheduler.rungs, scheduler.reduction_factor
+    match scheduler.type:
+        case "asha-promote" | "pasha":
+            return Promotion(rungs, factor, goal, records, is_progressive=scheduler.type == "pasha")
+        case "hyperband":
+            return Brackets(rungs, factor, goal, lambda number: derive_seed(seed, "bracket", number) / 2**31, records)
+        case "median":
+            return MedianRule(scheduler.first_rung, scheduler.max_epochs, goal, records)
+        case _:
+            return Rungs(rungs, factor, goal, records)

@@ -12,6 +12,7 @@ It works in any Optuna study. What differs from Optuna's ``TPESampler`` (all mea
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,6 @@ MAX_OTHERS = 500
 
 Rank = tuple[float, float, float]
 """Of a trial among the others, smaller is better: kind, less epochs, loss."""
-_NO_RESULT: Rank = (3.0, 0.0, 0.0)
 
 
 class ParzenSampler(BaseSampler):  # type: ignore[misc]
@@ -43,6 +43,7 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
     Args:
         seed: of every draw, together with the trial's number.
         num_startup: trials drawn without looking at results.
+        first: number of the first trial that is drawn; those before it are baselines and the like.
         guesses: where an expert expects the best value, by parameter.
         random_share: share of the later trials that are drawn without looking at results.
 
@@ -59,11 +60,13 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
         *,
         seed: int = 0,
         num_startup: int = 10,
+        first: int = 0,
         guesses: Mapping[str, Guess] | None = None,
         random_share: float = 0.0,
     ) -> None:
         self._seed = seed
         self._num_startup = num_startup
+        self._first = first
         self._guesses = dict(guesses or {})
         self._random_share = random_share
         self._columns = Columns()
@@ -118,8 +121,9 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
         if guess is not None and rng.uniform() < guess.weight / (guess.weight + 2):
             return float(_density(distribution, np.empty(0), guess).draw(1, rng)[0])
         parts = max(self._num_startup, 1)
-        order = np.random.default_rng(derive_seed(self._seed, f"strata/{name}", number // parts)).permutation(parts)
-        u = (order[number % parts] + rng.uniform()) / parts
+        cycle, index = divmod(max(number - self._first, 0), parts)
+        order = np.random.default_rng(derive_seed(self._seed, f"strata/{name}", cycle)).permutation(parts)
+        u = (order[index] + rng.uniform()) / parts
         return float(int(u * len(distribution.choices))) if isinstance(distribution, CategoricalDistribution) else u
 
     def _best_candidate(
@@ -139,60 +143,62 @@ def num_good(num_finished: int) -> int:
     return min(max(1, math.ceil(0.5 * math.sqrt(num_finished))), MAX_GOOD)
 
 
+@dataclass(frozen=True)
 class Split:
     """Rows of the good trials and of the others, each by trial number."""
 
-    def __init__(self, good: NDArray[np.intp], others: NDArray[np.intp]) -> None:
-        self.good = good
-        self.others = others
+    good: NDArray[np.intp]
+    others: NDArray[np.intp]
 
 
 class Columns:
-    """The trials of a study as numpy columns, to which finished trials are appended once."""
+    """The trials of a study as numpy columns, to which each result is appended once."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, int] = {}
-        """Number of a finished trial -> its row."""
-        self._finished: list[FrozenTrial] = []
+        self._rows: dict[tuple[int, Rank], int] = {}
+        """A trial's number and its rank, which changes when one that waited goes on -> its row."""
+        self._results: list[FrozenTrial] = []
         self._ranks: list[Rank] = []
-        self._running: list[FrozenTrial] = []
         self._places: dict[str, list[float]] = {}
+        self._shown: NDArray[np.intp] = np.empty(0, np.intp)
+        self._running: list[FrozenTrial] = []
 
     @property
     def num_finished(self) -> int:
-        """Finished trials that have a result, good or bad."""
-        return len(self._finished)
+        """Trials that have a result, good or bad."""
+        return len(self._shown)
 
     def update(self, shown: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
-        """Append what has finished since the last proposal, and note what runs.
-
-        Trials that are no longer shown are forgotten.
-        """
-        finished = [trial for trial in shown if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        if not self._rows.keys() <= {trial.number for trial in finished}:
-            self.__init__()  # type: ignore[misc]
-        for trial in finished:
-            if trial.number not in self._rows:
-                self._rows[trial.number] = len(self._finished)
-                self._finished.append(trial)
-                self._ranks.append(rank(trial, directions))
+        """Append what is new among the trials that the study shows, and note which those are."""
+        rows = []
+        for trial in shown:
+            if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+                continue
+            key = (trial.number, rank(trial, directions))
+            if key not in self._rows:
+                self._rows[key] = len(self._results)
+                self._results.append(trial)
+                self._ranks.append(key[1])
+            rows.append(self._rows[key])
+        self._shown = np.array(rows, np.intp)
         self._running = [trial for trial in shown if trial.state is TrialState.RUNNING]
 
     def split(self, count: int) -> Split:
-        """Return the best ``count`` trials, and an even selection of the others and of those that run."""
-        ranks = np.array(self._ranks, dtype=np.float64).reshape(-1, 3)
-        numbers = np.fromiter(self._rows, dtype=np.intp, count=len(self._rows))
+        """Return the best ``count`` trials, and an even selection of the others."""
+        ranks = np.array([self._ranks[row] for row in self._shown], np.float64).reshape(-1, 3)
+        numbers = np.array([self._results[row].number for row in self._shown])
         order = np.lexsort((numbers, ranks[:, 2], ranks[:, 1], ranks[:, 0]))
-        good = order[:count]
-        others = order[count:]
-        others = others[np.argsort(numbers[others])]
-        stride = -(-len(others) // MAX_OTHERS)
-        return Split(good[np.argsort(numbers[good])], others[:: max(stride, 1)])
+        good, others = np.sort(order[:count]), np.sort(order[count:])
+        stride = max(1, -(-len(others) // MAX_OTHERS))
+        return Split(self._shown[good], self._shown[others[::stride]])
 
     def places(self, name: str, distribution: BaseDistribution, split: Split) -> tuple[Floats, Floats]:
-        """Return the places of one parameter in the good trials and in the others, where they have it."""
+        """Return the places of one parameter in the good trials and in the others, where they have it.
+
+        Those that run are among the others: so several workers do not all try the same.
+        """
         column = self._places.setdefault(name, [])
-        for trial in self._finished[len(column) :]:
+        for trial in self._results[len(column) :]:
             column.append(_place_in(trial, name, distribution))
         places = np.array(column)
         running = np.array([_place_in(trial, name, distribution) for trial in self._running])

@@ -20,7 +20,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial
@@ -30,7 +30,17 @@ from segbench.core.errors import DiskFullError
 from segbench.core.paths import is_disk_full
 from segbench.core.records import Assignment, Goal, Scalar, TrialRecord, TrialState
 from segbench.core.seeding import derive_seed
-from segbench.search.observations import Observation, Outcome, from_sampler, observe, takes_quantile, values_of
+from segbench.search.observations import (
+    Observation,
+    Outcome,
+    from_sampler,
+    observe,
+    takes_quantile,
+    to_sampler,
+    values_of,
+)
+from segbench.search.parzen import Guess
+from segbench.search.sampler import ParzenSampler, place_of
 from segbench.search.window import Window
 from segbench.spec.domains import is_same
 from segbench.spec.schema import SweepSpec
@@ -78,6 +88,12 @@ class Study:
         with _quietly():
             self._study.set_metric_names([spec.metric.name])
         self._trials: dict[int, optuna.Trial] = {}
+        self._parzen = ParzenSampler(
+            seed=spec.search.seed,
+            num_startup=spec.search.startup_trials,
+            first=len(prior) + len(spec.baselines),
+            guesses=guesses_of(space),
+        )
         for record in (*prior, *records):
             self._restore(record.as_stopped())
 
@@ -141,15 +157,28 @@ class Study:
         for key, attribute in self._attributes(record).items():
             trial.set_user_attr(key, attribute)
         best = record.best(self._goal) if record.state is TrialState.COMPLETE else None
-        del self._storage.running[record.number]
+        self._storage.running.pop(record.number, None)
+        self._storage.waiting.pop(record.number, None)
         told = self._study.tell(trial, best.score if best else None, state=_STATES[record.state])
         self._show(told, observe(record, self._space, self._goal))
+
+    def hear_pause(self, record: TrialRecord) -> None:
+        """Let the sampler see a trial that waits as one that was stopped there; in the journal it runs."""
+        paused = copy.copy(self._storage.get_trial(self._storage.running.pop(record.number)))
+        paused.state = OptunaState.PRUNED
+        self._storage.waiting[record.number] = paused
+
+    def hear_promotion(self, number: int) -> None:
+        """Let the sampler see a trial as running again."""
+        self._storage.running[number] = self._storage.waiting.pop(number)._trial_id
 
     def _restore(self, record: TrialRecord) -> None:
         if not record.state.is_finished:
             self.enter(record.assignment)
             for epoch in record.epochs:
                 self._trials[record.number].report(epoch.score, epoch.epoch)
+            if record.state is TrialState.PAUSED:
+                self.hear_pause(record)
             return
         seen = observe(record, self._space, self._goal)
         trial_id = self._add(
@@ -199,17 +228,24 @@ class Study:
         return {**({"values": shown} if shown else {}), **({"reason": record.reason} if record.reason else {})}
 
     def _sampler(self, number: int) -> BaseSampler:
-        seed = derive_seed(self._search.seed, "sampler", number)
-        if self._search.algorithm == "tpe":
-            with _quietly():
-                return TPESampler(
-                    seed=seed,
-                    n_startup_trials=self._search.startup_trials,
-                    multivariate=True,
-                    group=True,
-                    constant_liar=True,
-                )
-        return RandomSampler(seed=seed)
+        search = self._search
+        seed, startup = derive_seed(search.seed, "sampler", number), search.startup_trials
+        with _quietly():
+            match search.algorithm:
+                case "tpe":
+                    return self._parzen
+                case "tpe-multivariate":
+                    return TPESampler(
+                        seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+                    )
+                case "gp":
+                    return GPSampler(seed=seed, n_startup_trials=startup)
+                case "cmaes":
+                    return CmaEsSampler(seed=seed, n_startup_trials=startup)
+                case "qmc":
+                    return QMCSampler(seed=search.seed, scramble=True, warn_independent_sampling=False)
+                case _:
+                    return RandomSampler(seed=seed)
 
 
 class _Storage(JournalStorage):  # type: ignore[misc]
@@ -222,12 +258,15 @@ class _Storage(JournalStorage):  # type: ignore[misc]
         """Trials of other sweeps, which no journal has."""
         self.running: dict[int, int] = {}
         """Trial number -> Optuna's id."""
+        self.waiting: dict[int, FrozenTrial] = {}
+        """Trial number -> the trial, as if it had been stopped where it waits."""
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[OptunaState] | None = None
     ) -> list[FrozenTrial]:
         """Return what the sampler is to see, by number."""
-        shown = [*self.placed, *self.finished, *(self.get_trial(trial_id) for trial_id in self.running.values())]
+        running = (self.get_trial(trial_id) for trial_id in self.running.values())
+        shown = [*self.placed, *self.finished, *self.waiting.values(), *running]
         wanted = [trial for trial in shown if states is None or trial.state in states]
         return sorted(wanted, key=lambda trial: trial.number)
 
@@ -269,6 +308,21 @@ def _quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
+
+
+_CONFIDENCE = {"low": 0.5, "medium": 1.0, "high": 2.0}
+"""Weight of a guess, in observations."""
+
+
+def guesses_of(space: Space) -> dict[str, Guess]:
+    """Return where the sweep file expects the best values (``prior:``), as the sampler knows them."""
+    guesses = {}
+    for parameter in space.parameters:
+        if parameter.prior is not None and not isinstance(parameter.domain, Constant):
+            known = to_sampler(parameter.domain, parameter.prior)
+            place = place_of(as_distribution(parameter), known)
+            guesses[parameter.name] = Guess(place, _CONFIDENCE[parameter.prior_confidence])
+    return guesses
 
 
 def as_distribution(parameter: Parameter) -> BaseDistribution:

@@ -6,16 +6,6 @@ from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space
 
 
-def rung_epochs(grace_epochs: int, max_epochs: int, reduction_factor: int) -> tuple[int, ...]:
-    """Return the epochs at which ASHA compares trials, ascending; never includes max_epochs."""
-    epochs = []
-    epoch = grace_epochs
-    while epoch < max_epochs:
-        epochs.append(epoch)
-        epoch *= reduction_factor
-    return tuple(epochs)
-
-
 @dataclass(frozen=True)
 class RungPlan:
     """A rung, and how many searched trials are expected to reach it."""
@@ -83,9 +73,7 @@ def plan_sweep(spec: SweepSpec, space: Space) -> SweepPlan:
         trials = min(trials, len(space.grid()))
     scheduler = spec.scheduler
     factor = scheduler.reduction_factor
-    epochs: tuple[int, ...] = ()
-    if scheduler.type == "asha":
-        epochs = rung_epochs(scheduler.grace_epochs, scheduler.max_epochs, factor)
+    epochs = scheduler.rungs
     # at least one trial goes on at each rung: the best so far always passes
     reaching = [max(trials / factor**rung, 1.0) for rung in range(len(epochs) + 1)]
     ends = (*epochs, scheduler.max_epochs)

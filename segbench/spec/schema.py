@@ -1,5 +1,6 @@
 """The sweep file and its sections as pydantic models: frozen, unknown keys refused, every field described."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -75,7 +76,9 @@ _OLD_SWEEP_JSON: dict[str, Any] = {
 class Search(Section):
     """How configurations are proposed."""
 
-    algorithm: Literal["tpe", "random", "grid"] = Field("tpe", description="sampler")
+    algorithm: Literal["tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "random", "grid"] = Field(
+        "tpe", description="sampler: ours (tpe), or Optuna's; docs/method.md compares them"
+    )
     seed: int = Field(0, ge=0, description="seed of every random draw of the sweep")
     startup_trials: int = Field(10, ge=0, description="random trials before TPE learns from results")
     warm_start: tuple[Annotated[OldSweep, WithJsonSchema(_OLD_SWEEP_JSON)], ...] = Field(
@@ -88,17 +91,56 @@ class Search(Section):
 class Scheduler(Section):
     """When trials stop early."""
 
-    type: Literal["asha", "none"] = Field("asha", description="asha stops weak trials at rungs")
+    type: Literal["auto", "asha", "asha-promote", "hyperband", "pasha", "median", "none"] = Field(
+        "auto",
+        description="asha stops weak trials at rungs; asha-promote lets them wait there; hyperband: asha in brackets; "
+        "pasha: no longer than the order changes; median: below the others' median; auto: docs/method.md",
+    )
     max_epochs: int = Field(20, ge=1, description="length of a full trial")
-    grace_epochs: int = Field(1, ge=1, description="epochs before the first rung")
+    grace_epochs: int | None = Field(
+        None, ge=1, description="epochs before the first rung; null: a twentieth of max_epochs"
+    )
     reduction_factor: int = Field(3, ge=2, description="one trial in so many passes a rung")
+    rung_spacing: float | None = Field(
+        None, gt=1, description="a rung's epochs over those of the one before; null: the root of reduction_factor"
+    )
     audit: float = Field(0.0, ge=0, le=1, description="share of stopped trials that run on: was it right to stop?")
 
     @model_validator(mode="after")
-    def _grace_fits(self) -> "Scheduler":
-        if self.grace_epochs > self.max_epochs:
+    def _fits(self) -> "Scheduler":
+        if self.grace_epochs is not None and self.grace_epochs > self.max_epochs:
             raise ValueError(f"grace_epochs={self.grace_epochs} is above max_epochs={self.max_epochs}; lower it")
+        if self.audit and self.pauses:
+            raise ValueError(f"audit={self.audit}: type={self.type} stops no trial for good; write type: asha")
         return self
+
+    @property
+    def first_rung(self) -> int:
+        """Epochs before the first rung: at least a twentieth of a full trial, where nothing else is asked for."""
+        return self.grace_epochs or math.ceil(self.max_epochs / 20)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial that does not pass a rung waits there."""
+        return self.type in ("asha-promote", "pasha")
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which trials are compared, ascending; never includes max_epochs; empty without rungs."""
+        if self.type in ("none", "median"):
+            return ()
+        spacing = math.sqrt(self.reduction_factor) if self.rung_spacing is None else self.rung_spacing
+        return rung_epochs(self.first_rung, self.max_epochs, spacing)
+
+
+def rung_epochs(first: int, max_epochs: int, spacing: float) -> tuple[int, ...]:
+    """Return ``first``, ``first * spacing``, ``first * spacing ** 2``, ... below ``max_epochs``, in whole epochs."""
+    epochs: list[int] = []
+    exact = float(first)
+    while round(exact) < max_epochs:
+        epochs.append(round(exact))
+        exact *= spacing
+    return tuple(dict.fromkeys(epochs))
 
 
 class Budget(Section):

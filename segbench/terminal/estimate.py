@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from segbench.core.records import Goal, TrialRecord, TrialState
 
-STATES = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-
 
 @dataclass(frozen=True)
 class ExpectedWork:
@@ -28,7 +26,7 @@ class StageView:
 
     records: dict[int, TrialRecord] = field(default_factory=dict)
     running: dict[int, TrialRecord] = field(default_factory=dict)
-    counts: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    counts: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(TrialState, 0))
     best: TrialRecord | None = None
     epochs: int = 0
 
@@ -37,7 +35,7 @@ class StageView:
         before = self.records.get(record.number)
         self.records[record.number] = record
         self.running.pop(record.number, None)
-        if not record.state.is_finished:
+        if record.state is TrialState.RUNNING:
             self.running[record.number] = record
         if before is not None:
             self.counts[before.state] -= 1
@@ -88,7 +86,7 @@ class SweepView:
     @property
     def num_ended(self) -> int:
         """Number of trials that have ended."""
-        return len(self._now.records) - len(self._now.running)
+        return sum(count for state, count in self._now.counts.items() if state.is_finished)
 
     @property
     def running(self) -> Sequence[TrialRecord]:

@@ -30,6 +30,7 @@ _SEARCH_STAGES = {"search": "trial", "enqueued": "trial", "baseline": "baseline"
 
 _STATUS: Mapping[TrialState, Status] = {
     TrialState.RUNNING: "RUNNING",
+    TrialState.PAUSED: "RUNNING",
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "FINISHED",
     TrialState.FAIL: "FAILED",

@@ -21,7 +21,6 @@ from segbench.core.ledger import read_ledger
 from segbench.core.paths import STAGES, SweepPaths
 from segbench.search.rungs import rung_scores
 from segbench.spec.load import load_spec
-from segbench.spec.plan import rung_epochs
 
 TESTS = Path(__file__).parent.parent
 WALL_CLOCK = ["seconds", "search_seconds", "started_at", "ended_at", "mlflow_runs", "latency_ms", "latency_batch_ms"]
@@ -122,7 +121,7 @@ def study(paths: SweepPaths) -> list[tuple[object, ...]]:
 def rungs(paths: SweepPaths) -> dict[int, dict[int, float]]:
     """Return the contents of all rungs."""
     spec = load_spec(paths.spec).spec
-    epochs = rung_epochs(spec.scheduler.grace_epochs, spec.scheduler.max_epochs, spec.scheduler.reduction_factor)
+    epochs = spec.scheduler.rungs
     records = read_ledger(paths.ledger("search"))
     return {rung: rung_scores(records, rung, spec.metric.goal) for rung in epochs}
 

@@ -136,7 +136,7 @@ def test_the_sampler_leaves_the_region_that_diverges(tmp_path: Path) -> None:
 
 def test_a_trial_is_not_stopped_at_its_own_end(tmp_path: Path) -> None:
     """After `--resume` with a longer max_epochs the old length is a rung."""
-    loaded = sweep({"lr": {"min": 0.1, "max": 1.0}}, scheduler={"max_epochs": 27, "reduction_factor": 3})
+    loaded = sweep({"lr": {"min": 0.1, "max": 1.0}}, scheduler={"max_epochs": 27, "grace_epochs": 1, "rung_spacing": 3})
     policy = SearchPolicy(loaded.spec, loaded.space, tmp_path / "o.log")
     ledger = Ledger(tmp_path / "search.jsonl")
     queue = LedgerQueue(ledger, policy, "score", "maximize")

@@ -40,7 +40,7 @@ def test_asha_stops_trials_at_rungs_only_and_saves_epochs(tmp_path: Path) -> Non
     records = read_ledger(run(synthetic(tmp_path), tmp_path / "a").ledger("search"))
     pruned = [record for record in records if record.state is TrialState.PRUNED]
     assert pruned
-    assert {record.epochs_done for record in pruned} <= {1, 3}
+    assert {record.epochs_done for record in pruned} <= {1, 2, 3, 5}
     assert all(record.reason == f"rung {record.epochs_done}" for record in pruned)
     assert sum(record.epochs_done for record in records) < 21 * 9 / 2
 

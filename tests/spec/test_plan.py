@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbench.spec.parse import parse_space
-from segbench.spec.plan import SweepPlan, plan_sweep, rung_epochs
-from segbench.spec.schema import SweepSpec
+from segbench.spec.plan import SweepPlan, plan_sweep
+from segbench.spec.schema import SweepSpec, rung_epochs
 
 
 def plan_of(parameters: dict[str, object] | None = None, **sections: object) -> SweepPlan:
@@ -18,13 +18,21 @@ def plan_of(parameters: dict[str, object] | None = None, **sections: object) -> 
 
 
 @pytest.mark.parametrize(
-    ("grace", "longest", "factor", "expected"),
-    [(1, 20, 3, (1, 3, 9)), (2, 6, 2, (2, 4)), (1, 9, 3, (1, 3)), (5, 5, 2, ()), (1, 1, 4, ()), (4, 17, 4, (4, 16))],
+    ("first", "longest", "spacing", "expected"),
+    [
+        (1, 20, 3, (1, 3, 9)),
+        (2, 6, 2, (2, 4)),
+        (1, 9, 3, (1, 3)),
+        (5, 5, 2, ()),
+        (1, 1, 4, ()),
+        (4, 17, 4, (4, 16)),
+        (1, 20, 3**0.5, (1, 2, 3, 5, 9, 16)),
+    ],
 )
 def test_rungs_are_powers_of_the_factor_below_max_epochs(
-    grace: int, longest: int, factor: int, expected: tuple[int, ...]
+    first: int, longest: int, spacing: float, expected: tuple[int, ...]
 ) -> None:
-    assert rung_epochs(grace, longest, factor) == expected
+    assert rung_epochs(first, longest, spacing) == expected
 
 
 @given(st.integers(1, 50), st.integers(1, 500), st.integers(2, 6))
@@ -35,7 +43,7 @@ def test_rungs_rise_and_never_include_max_epochs(grace: int, longest: int, facto
 
 
 def test_one_trial_in_the_factor_passes_each_rung() -> None:
-    plan = plan_of(budget={"trials": 27}, scheduler={"max_epochs": 20, "grace_epochs": 1, "reduction_factor": 3})
+    plan = plan_of(budget={"trials": 27}, scheduler={"max_epochs": 20, "grace_epochs": 1, "rung_spacing": 3})
     assert [(rung.epoch, rung.trials) for rung in plan.rungs] == [(1, 27), (3, 9), (9, 3)]
     assert plan.full_trials == 1
     assert plan.search_epochs_expected == 27 * 1 + 9 * 2 + 3 * 6 + 1 * 11
@@ -46,7 +54,7 @@ def test_one_trial_in_the_factor_passes_each_rung() -> None:
 def test_baselines_run_at_full_length_and_are_retrained_too() -> None:
     plan = plan_of(
         budget={"trials": 4},
-        scheduler={"max_epochs": 8, "grace_epochs": 2, "reduction_factor": 2},
+        scheduler={"max_epochs": 8, "grace_epochs": 2, "reduction_factor": 2, "rung_spacing": 2},
         retrain={"top_k": 2, "seeds": 3, "epochs": 10},
         baselines=[{"name": "a", "parameters": {}}],
     )
@@ -73,4 +81,4 @@ def test_a_small_grid_ends_the_search_early() -> None:
 def test_rows_are_text_for_a_table() -> None:
     rows = dict(plan_of(budget={"trials": 10}).rows())
     assert rows["search trials"] == "10"
-    assert rows["trials reaching epoch 3"] == "3.33"
+    assert rows["trials reaching epoch 2"] == "3.33"

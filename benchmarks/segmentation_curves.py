@@ -86,7 +86,7 @@ def draw(space: Space, number: int) -> dict[str, Any]:
             params[parameter.name] = domain.low + int(u * (domain.high - domain.low + 1))
         else:
             assert isinstance(domain, Real)
-            params[parameter.name] = domain.quantile(u)
+            params[parameter.name] = domain.value_at(u)
     return params
 
 

@@ -4,7 +4,7 @@ It works in any Optuna study. What differs from Optuna's ``TPESampler`` (all mea
 
 - The trials are split into good and others once per proposal, not once per parameter, over columns that grow with the
   trials; the others are an even selection of at most ``MAX_OTHERS``. So a proposal costs the same for ever.
-- Fewer trials are good: half the square root of their number.
+- Fewer trials are good: a third of the square root of their number.
 - Start-up trials are stratified: each parameter's range is cut into as many parts as there are start-up trials, and
   each part is drawn from once (a Latin hypercube: McKay, Beckman and Conover, Technometrics 1979).
 - Each trial has its own generator, seeded by (seed, trial number): no state is kept between proposals.
@@ -139,8 +139,8 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
 
 
 def num_good(num_finished: int) -> int:
-    """Return how many of the finished trials are good: half the square root, 1 to ``MAX_GOOD``."""
-    return min(max(1, math.ceil(0.5 * math.sqrt(num_finished))), MAX_GOOD)
+    """Return how many of the finished trials are good: a third of the square root, 1 to ``MAX_GOOD``."""
+    return min(max(1, math.ceil(math.sqrt(num_finished) / 3)), MAX_GOOD)
 
 
 @dataclass(frozen=True)

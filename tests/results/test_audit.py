@@ -43,7 +43,8 @@ def test_the_audit_changes_nothing_for_the_other_trials(tmp_path: Path, share: f
     paths = run(synthetic(tmp_path, trials=40, overrides=[f"scheduler.audit={share}"]), tmp_path / "with")
     records = searched(paths)
     audited = [record for record in records if record.audited_rung is not None]
-    assert {record.audited_rung for record in audited} == {1, 3}
+    assert audited
+    assert {record.audited_rung for record in audited} <= {1, 2, 3, 5}
     assert all(record.state is TrialState.COMPLETE and record.epochs_done == 9 for record in audited)
 
     def decided(record: TrialRecord) -> tuple[object, ...]:

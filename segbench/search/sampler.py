@@ -35,6 +35,8 @@ MAX_OTHERS = 500
 
 Rank = tuple[float, float, float]
 """Of a trial among the others, smaller is better: kind, less epochs, loss."""
+BROKEN = 2.0
+"""Kind of a trial that diverged, or needed more memory than there is."""
 
 
 class ParzenSampler(BaseSampler):  # type: ignore[misc]
@@ -135,6 +137,10 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
         if not isinstance(distribution, CategoricalDistribution):
             candidates = _rounded(distribution, candidates)
         gain = hopeful.log_pdf(candidates) - _density(distribution, others).log_pdf(candidates)
+        sound, broken = self._columns.outcomes(name, distribution, split)
+        if len(broken):
+            odds = _density(distribution, broken).log_pdf(candidates) - _density(distribution, sound).log_pdf(candidates)
+            gain -= np.log1p(len(broken) / max(len(sound), 1) * np.exp(odds))
         return float(candidates[np.argmax(gain)])
 
 
@@ -206,6 +212,14 @@ class Columns:
         others = np.concatenate([places[split.others], running])
         return good[~np.isnan(good)], others[~np.isnan(others)]
 
+    def outcomes(self, name: str, distribution: BaseDistribution, split: Split) -> tuple[Floats, Floats]:
+        """Return the places of one parameter in the trials that trained and in those that broke down."""
+        places = np.array(self._places[name])
+        rows = np.concatenate([split.good, split.others])
+        broken = np.array([self._ranks[row][0] == BROKEN for row in rows], bool)
+        sound, failed = places[rows[~broken]], places[rows[broken]]
+        return sound[~np.isnan(sound)], failed[~np.isnan(failed)]
+
 
 def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
     """Return where a finished trial stands: complete ones by value, then stopped ones, those that came further first.
@@ -217,8 +231,8 @@ def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
         return (0.0, 0.0, sign * trial.values[0])
     if trial.state is TrialState.PRUNED and trial.intermediate_values:
         step, value = max(trial.intermediate_values.items())
-        return (2.0, 0.0, 0.0) if math.isnan(value) else (1.0, -float(step), sign * value)
-    return (2.0, 0.0, 0.0)
+        return (BROKEN, 0.0, 0.0) if math.isnan(value) else (1.0, -float(step), sign * value)
+    return (BROKEN, 0.0, 0.0)
 
 
 def place_of(distribution: BaseDistribution, value: Any) -> float:

@@ -131,7 +131,7 @@ def test_the_sampler_leaves_the_region_that_diverges(tmp_path: Path) -> None:
         records = search(loaded, curve, tmp_path / str(seed))
         diverged += [record.cause is Cause.NON_FINITE for record in records[20:]]
         assert max(best.score for record in records if (best := record.best("maximize"))) > 0.499
-    assert sum(diverged) / len(diverged) <= 0.4, "0.30 where it was written; hidden from the sampler 0.98"
+    assert sum(diverged) / len(diverged) <= 0.3, "0.06 where it was written; hidden from the sampler 0.98"
 
 
 def test_a_trial_is_not_stopped_at_its_own_end(tmp_path: Path) -> None:

@@ -306,7 +306,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--curves", type=Path, help="folder with TaskSet, LCBench and MNIST curves; without it two tasks")
+    parser.add_argument(
+        "--curves", type=Path, help="folder with TaskSet, LCBench and MNIST curves; without it two tasks"
+    )
     parser.add_argument("--methods", default="ray,random+asha,optuna,segbench", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--workers", default="1,4,16")
     parser.add_argument("--seeds", type=int, default=30)
@@ -371,7 +373,7 @@ def spread(
 
 
 def speed_up(own: Curve, other: Curve) -> float:
-    """Return how many times fewer epochs ``own`` needs to the other's last regret; below 1 by what is left at the end."""
+    """Return how many times fewer epochs ``own`` needs to the other's last regret; below 1, the ratio of what is left."""
     reached = np.nonzero(own <= other[-1])[0]
     return len(own) / (reached[0] + 1) if len(reached) else float(other[-1] / own[-1])
 

@@ -104,7 +104,7 @@ class Table:
         return np.asarray(((np.where(both, steps, one) * self._scales) ** 2).sum(axis=1))
 
     def _importance(self) -> Floats:
-        """Return a weight for each parameter: the root of the variance, over its range, of the mean rank of the best."""
+        """Return a weight for each parameter: the root of the variance over its range of the mean rank."""
         rank = np.argsort(np.argsort(self.bests)) / len(self.bests)
         variances = []
         for column, is_category in zip(self._places.T, self._is_category, strict=True):

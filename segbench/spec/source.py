@@ -138,7 +138,7 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
 }
 # what people write for a value, from W&B, Ray, Optuna and habit
-_WORDS = {"max": "maximize", "min": "minimize", "bayes": "tpe", "hyperband": "asha", "median": "asha"}
+_WORDS = {"max": "maximize", "min": "minimize", "bayes": "tpe"}
 
 
 def expectation(error: ErrorDetails) -> str:

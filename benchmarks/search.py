@@ -306,9 +306,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--curves", type=Path, help="folder with TaskSet, LCBench and MNIST curves; without it two tasks"
-    )
+    parser.add_argument("--curves", type=Path, help="folder with TaskSet, LCBench and MNIST; without it two tasks")
     parser.add_argument("--methods", default="ray,random+asha,optuna,segbench", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--workers", default="1,4,16")
     parser.add_argument("--seeds", type=int, default=30)
@@ -373,7 +371,7 @@ def spread(
 
 
 def speed_up(own: Curve, other: Curve) -> float:
-    """Return how many times fewer epochs ``own`` needs to the other's last regret; below 1, the ratio of what is left."""
+    """Return how many times fewer epochs ``own`` needs to the other's last regret; short of it, the ratio of both."""
     reached = np.nonzero(own <= other[-1])[0]
     return len(own) / (reached[0] + 1) if len(reached) else float(other[-1] / own[-1])
 

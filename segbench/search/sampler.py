@@ -32,7 +32,7 @@ NUM_CANDIDATES = 24
 """Drawn from the good trials' density; the one with the best ratio is taken."""
 MAX_GOOD = 25
 """At most so many trials are good, as in Optuna and hyperopt."""
-MAX_OTHERS = 500
+MAX_OTHERS = 400
 """The other trials' density is made of at most so many."""
 
 Rank = tuple[float, float, float]
@@ -165,11 +165,11 @@ class Columns:
     """The trials of a study as numpy columns, to which each result is appended once."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[int, Rank], int] = {}
-        """A trial's number and its rank, which changes when one that waited goes on -> its row."""
         self._results: list[FrozenTrial] = []
-        self._ranks: list[Rank] = []
-        self._places: dict[str, list[float]] = {}
+        self._rows: dict[int, int] = {}
+        """Trial number -> row of its last result: one that waited has another when it has gone on."""
+        self._ranks: Floats = np.empty((0, 3))
+        self._places: dict[str, Floats] = {}
         self._shown: NDArray[np.intp] = np.empty(0, np.intp)
         self._running: list[FrozenTrial] = []
 
@@ -179,25 +179,21 @@ class Columns:
         return len(self._shown)
 
     def update(self, shown: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
-        """Append what is new among the trials that the study shows, and note which those are."""
-        rows = []
-        for trial in shown:
-            if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
-                continue
-            key = (trial.number, rank(trial, directions))
-            if key not in self._rows:
-                self._rows[key] = len(self._results)
-                self._results.append(trial)
-                self._ranks.append(key[1])
-            rows.append(self._rows[key])
-        self._shown = np.array(rows, np.intp)
+        """Append what is new among the trials that the study shows, by number, and note which those are."""
+        finished = [trial for trial in shown if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        new = [trial for trial in finished if not self._has(trial)]
+        for trial in new:
+            self._rows[trial.number] = len(self._results)
+            self._results.append(trial)
+        if new:
+            self._ranks = np.vstack([self._ranks, [rank(trial, directions) for trial in new]])
+        self._shown = np.array([self._rows[trial.number] for trial in finished], np.intp)
         self._running = [trial for trial in shown if trial.state is TrialState.RUNNING]
 
     def split(self, count: int) -> Split:
         """Return the best ``count`` trials, and an even selection of the others."""
-        ranks = np.array([self._ranks[row] for row in self._shown], np.float64).reshape(-1, 3)
-        numbers = np.array([self._results[row].number for row in self._shown])
-        order = np.lexsort((numbers, ranks[:, 2], ranks[:, 1], ranks[:, 0]))
+        ranks = self._ranks[self._shown]
+        order = np.lexsort((ranks[:, 2], ranks[:, 1], ranks[:, 0]))  # stable: of equal ones the first
         good, others = np.sort(order[:count]), np.sort(order[count:])
         stride = max(1, -(-len(others) // MAX_OTHERS))
         return Split(self._shown[good], self._shown[others[::stride]])
@@ -207,22 +203,37 @@ class Columns:
 
         Those that run are among the others: so several workers do not all try the same.
         """
-        column = self._places.setdefault(name, [])
-        for trial in self._results[len(column) :]:
-            column.append(_place_in(trial, name, distribution))
-        places = np.array(column)
+        column = self._column(name, distribution)
         running = np.array([_place_in(trial, name, distribution) for trial in self._running])
-        good = places[split.good]
-        others = np.concatenate([places[split.others], running])
+        good = column[split.good]
+        others = np.concatenate([column[split.others], running])
         return good[~np.isnan(good)], others[~np.isnan(others)]
 
     def outcomes(self, name: str, distribution: BaseDistribution, split: Split) -> tuple[Floats, Floats]:
         """Return the places of one parameter in the trials that trained and in those that broke down."""
-        places = np.array(self._places[name])
+        column = self._column(name, distribution)
         rows = np.concatenate([split.good, split.others])
-        broken = np.array([self._ranks[row][0] == BROKEN for row in rows], bool)
-        sound, failed = places[rows[~broken]], places[rows[broken]]
-        return sound[~np.isnan(sound)], failed[~np.isnan(failed)]
+        is_broken = self._ranks[rows, 0] == BROKEN
+        sound, broken = column[rows[~is_broken]], column[rows[is_broken]]
+        return sound[~np.isnan(sound)], broken[~np.isnan(broken)]
+
+    def _has(self, trial: FrozenTrial) -> bool:
+        row = self._rows.get(trial.number)
+        if row is None:
+            return False
+        known = self._results[row]
+        return known is trial or (known.state, known.values, known.last_step) == (
+            trial.state,
+            trial.values,
+            trial.last_step,
+        )
+
+    def _column(self, name: str, distribution: BaseDistribution) -> Floats:
+        """Return the places of one parameter, by row; NaN where a trial has none."""
+        column = self._places.get(name, np.empty(0))
+        new = [_place_in(trial, name, distribution) for trial in self._results[len(column) :]]
+        self._places[name] = column = np.concatenate([column, new])
+        return column
 
 
 def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:

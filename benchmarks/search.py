@@ -214,10 +214,10 @@ METHODS: Mapping[str, Callable[..., Method]] = {
 }
 
 
-def simulate(method: Method, task: Task, workers: int, seed: int) -> Curve:
-    """Return the best score after each epoch of the budget, shape (BUDGET * length,)."""
+def simulate(method: Method, task: Task, workers: int, seed: int, trainings: int = BUDGET) -> Curve:
+    """Return the best score after each epoch of the budget, shape (trainings * length,)."""
     rng = np.random.default_rng(derive_seed(seed, task.name, workers))
-    budget = BUDGET * task.length
+    budget = trainings * task.length
     incumbents = np.empty(budget)
     best, used = -math.inf, 0
     events: list[tuple[float, int, Any, int, Curve]] = []
@@ -261,13 +261,13 @@ def load(curves: Path | None) -> None:
     _TASKS.update((task.name, task) for task in tasks(curves))
 
 
-def regrets(method: str, name: str, workers: int, seed: int) -> list[float]:
+def regrets(method: str, name: str, workers: int, seed: int, trainings: int = BUDGET) -> list[float]:
     """Run one search and return its regret after each full training's worth of epochs."""
     task = _TASKS[name]
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
     try:
-        incumbents = simulate(METHODS[method](task, seed, folder), task, workers, seed)
+        incumbents = simulate(METHODS[method](task, seed, folder), task, workers, seed, trainings)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     scaled = (task.best - incumbents) / (task.best - task.median)

@@ -146,10 +146,11 @@ def segmentation() -> Iterator[Task]:
     stored = np.load(HERE / "segmentation_curves.npz")
     configs = [json.loads(text) for text in stored["configs"]]
     for name in ("camvid", "streets"):
-        curves = stored[name].astype(np.float64)
-        recorded = [n for n in range(len(configs)) if not np.isnan(curves[:, n, 0]).all()]
-        seeds = [seed for seed in range(len(curves)) if not np.isnan(curves[seed][recorded][:, 0]).mean() > 0.2]
-        yield Table(space, [configs[n] for n in recorded], curves[seeds][:, recorded]).task(f"seg-{name}", parameters)
+        recorded = stored[f"{name}-recorded"]
+        known = np.nonzero(recorded[0])[0]
+        seeds = [seed for seed in range(len(recorded)) if recorded[seed][known].all()]
+        curves = stored[name][seeds][:, known].astype(np.float64)
+        yield Table(space, [configs[number] for number in known], curves).task(f"seg-{name}", parameters)
 
 
 def taskset(file: Path) -> Task:

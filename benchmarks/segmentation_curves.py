@@ -4,8 +4,8 @@
 
 Each configuration of ``segmentation_curves.yaml`` (drawn at random, 21 parameters) is trained for 27 epochs without
 stopping, on small images of CamVid and of generated streets, and again with another seed: val/miou after each epoch.
-A training that broke down has NaN from there. Finished trainings stand in --results, so the same command goes on after
-a stop; what is there is packed into ``segmentation_curves.npz``.
+A training that broke down has NaN from there. The table, ``segmentation_curves.npz``, is written again after every ten
+trainings and has NaN where nothing is recorded yet: the same command goes on where it was stopped.
 """
 
 import argparse
@@ -14,13 +14,13 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segbench.core.paths import atomic_path
 from segbench.core.seeding import derive_seed
 from segbench.spec.load import load_spec
 from segbench.spec.space import Categorical, Integer, Real, Space
@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 SPACE = HERE / "segmentation_curves.yaml"
 TABLE = HERE / "segmentation_curves.npz"
 EPOCHS = 27
+SEEDS = 2
 DATASETS = ("camvid", "streets")
 SHARE_OF_UNETS = 0.7
 Job = tuple[str, int, int]
@@ -36,23 +37,22 @@ Job = tuple[str, int, int]
 
 
 def main() -> None:
-    """Train what is not trained yet, then pack the table."""
+    """Train what is not trained yet."""
     options = arguments()
     space = load_spec(SPACE).space
     configs = [draw(space, number) for number in range(options.configs)]
-    done = dict(read_results(options.results))
-    jobs = [(name, seed, n) for seed in range(2) for n in range(options.configs) for name in DATASETS]
+    done = read_table()
+    jobs = [(name, seed, n) for seed in range(SEEDS) for n in range(options.configs) for name in DATASETS]
     missing = [job for job in jobs if job not in done]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, mp_context=context) as pool, options.results.open("a") as file:
+    with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
         futures = [pool.submit(curve, job, configs[job[2]], options.root) for job in missing]
         for count, future in enumerate(as_completed(futures), start=1):
             job, scores, seconds = future.result()
             done[job] = scores
-            file.write(json.dumps({"job": job, "scores": scores, "seconds": seconds}) + "\n")
-            file.flush()
             print(f"{count}/{len(missing)} {job}: {max([0.0, *scores]):.4f} in {seconds:.1f} s", flush=True)
-    pack(configs, done)
+            if count % 10 == 0 or count == len(missing):
+                write_table(configs, done)
 
 
 def arguments() -> argparse.Namespace:
@@ -61,7 +61,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--root", required=True, help="CamVid in the Cityscapes layout")
     parser.add_argument("--configs", type=int, default=600)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=Path("segmentation_curves.jsonl"))
     options = parser.parse_args()
     options.root = str(Path(options.root).resolve())
     return options
@@ -118,24 +117,35 @@ def curve(job: Job, params: dict[str, Any], root: str) -> tuple[Job, list[float]
     return job, [score for score in scores if math.isfinite(score)], time.perf_counter() - started
 
 
-def read_results(path: Path) -> Iterator[tuple[Job, list[float]]]:
-    """Yield the finished trainings."""
-    for line in path.read_text().splitlines() if path.exists() else []:
-        row = json.loads(line)
-        yield tuple(row["job"]), row["scores"]
+def read_table() -> dict[Job, list[float]]:
+    """Return the finished trainings; none while there is no table."""
+    if not TABLE.exists():
+        return {}
+    stored = np.load(TABLE)
+    return {
+        (name, int(seed), int(number)): [float(score) for score in stored[name][seed, number] if not math.isnan(score)]
+        for name in DATASETS
+        for seed, number in zip(*np.nonzero(stored[f"{name}-recorded"]), strict=True)
+    }
 
 
-def pack(configs: list[dict[str, Any]], done: dict[Job, list[float]]) -> None:
-    """Write the table: ``configs`` as JSON lines, ``<data set>`` (seeds, configurations, epochs) of float32."""
-    tables = {}
+def write_table(configs: list[dict[str, Any]], done: dict[Job, list[float]]) -> None:
+    """Write the table.
+
+    ``configs`` are JSON texts; ``<data set>`` is (seeds, configurations, epochs) of float32, NaN from where a training
+    broke down, and ``<data set>-recorded`` (seeds, configurations) says which trainings there are.
+    """
+    arrays: dict[str, Any] = {"configs": np.array([json.dumps(config) for config in configs])}
     for name in DATASETS:
-        table = np.full((2, len(configs), EPOCHS), np.nan, np.float32)
+        curves = np.full((SEEDS, len(configs), EPOCHS), np.nan, np.float32)
+        recorded = np.zeros((SEEDS, len(configs)), bool)
         for (of, seed, number), scores in done.items():
             if of == name and number < len(configs):
-                table[seed, number, : len(scores)] = np.round(scores, 4)
-        tables[name] = table
-    np.savez_compressed(TABLE, configs=np.array([json.dumps(config) for config in configs]), **tables)
-    print(f"{TABLE}: {TABLE.stat().st_size / 1e6:.2f} MB")
+                curves[seed, number, : len(scores)] = np.round(scores, 4)
+                recorded[seed, number] = True
+        arrays |= {name: curves, f"{name}-recorded": recorded}
+    with atomic_path(TABLE) as new, new.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 if __name__ == "__main__":

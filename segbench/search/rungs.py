@@ -205,10 +205,16 @@ class Promotion(Rungs):
 
     def promoted(self, waiting: Sequence[TrialRecord]) -> int | None:
         """Return the best of the trials that wait at the highest rung where one deserves to go on."""
-        for rung in sorted(self.scores, reverse=True):
+        rungs = list(self.scores)
+        there: dict[int, list[int]] = {rung: [] for rung in rungs}
+        for record in waiting:
+            rung = rungs[bisect_right(rungs, record.epochs_done) - 1]
+            if record.number in self.scores[rung]:
+                there[rung].append(record.number)
+        sign = -1 if self._goal == "maximize" else 1
+        for rung in reversed(rungs):
             scores = self.scores[rung]
-            there = [record.number for record in waiting if self._rung_of(record) == rung and record.number in scores]
-            best = next(iter(self._in_order(there, rung)), None)
+            best = min(there[rung], key=lambda number: (sign * scores[number], number), default=None)
             if best is not None and self._passes_rung(best, rung):
                 return best
         return None
@@ -220,10 +226,6 @@ class Promotion(Rungs):
         if self._is_progressive and rung >= self._last_useful_rung():
             return False
         return self._board.num_better(rung, score) < self._board.count(rung) // self._reduction_factor
-
-    def _rung_of(self, record: TrialRecord) -> int:
-        """Return the rung at which a trial waits."""
-        return max((rung for rung in self.scores if rung <= record.epochs_done), default=0)
 
     def _last_useful_rung(self) -> int:
         """Return the first rung, from the second, whose trials stand in the order that they had at the one before."""

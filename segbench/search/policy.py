@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class SearchPolicy:
             self._grid = [point for point in _shuffled(space.grid(), spec.search.seed) if _key(point) not in begun]
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
-        self._stopper = stopper_for(spec.scheduler, spec.metric.goal, spec.search.seed, records)
+        self._stopper = stopper_for(spec.scheduler, spec.metric.goal, spec.search.seed, records, self._family_of)
         self.study = Study(study_path, spec, space, records, prior.records)
         self._wishes = wishes
         self._taken = {record.assignment.enqueued for record in records}
@@ -140,6 +140,9 @@ class SearchPolicy:
         """Tell the study."""
         self.study.hear_end(record)
         self._add_score(record)
+
+    def _family_of(self, record: TrialRecord) -> Hashable:
+        return self._space.family_of({**record.assignment.config, **record.assignment.params})
 
     @property
     def _is_spent(self) -> bool:

@@ -11,7 +11,7 @@ A trial's score at a rung is the best it has had up to there, because the best e
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import Protocol
@@ -355,7 +355,63 @@ class MedianRule:
             self._board.put(epochs[-1].epoch, number, fmean(finite))
 
 
-def stopper_for(scheduler: Scheduler, goal: Goal, seed: int, records: Iterable[TrialRecord] = ()) -> Stopper:
+class ByFamily:
+    """Compares trials with those of their own family only, by a rule for each.
+
+    A network of one family may learn faster than one of another and end lower: compared at an early rung, the one that
+    ends higher would hardly ever get there.
+
+    Args:
+        make: returns the rule of one family, from its trials that have reported before.
+        family_of: trial -> its family.
+        records: trials that have reported before.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Sequence[TrialRecord]], Stopper],
+        family_of: Callable[[TrialRecord], Hashable],
+        records: Iterable[TrialRecord] = (),
+    ) -> None:
+        self._make = make
+        self._family_of = family_of
+        self.pauses = make(()).pauses
+        known: dict[Hashable, list[TrialRecord]] = {}
+        for record in records:
+            known.setdefault(family_of(record), []).append(record)
+        self._rules = {family: make(members) for family, members in known.items()}
+
+    def enter(self, record: TrialRecord) -> None:
+        """Take in the trial's last report; again changes nothing."""
+        self._rule(record).enter(record)
+
+    def passes(self, record: TrialRecord) -> bool:
+        """Whether a trial that was entered goes on after its last report."""
+        return self._rule(record).passes(record)
+
+    def promoted(self, waiting: Sequence[TrialRecord]) -> int | None:
+        """Return the number of the waiting trial that is to go on now, of the first family that has one."""
+        families = sorted({self._family_of(record) for record in waiting}, key=repr)
+        for family in families:
+            members = [record for record in waiting if self._family_of(record) == family]
+            if (number := self._rule(members[0]).promoted(members)) is not None:
+                return number
+        return None
+
+    def _rule(self, record: TrialRecord) -> Stopper:
+        family = self._family_of(record)
+        if family not in self._rules:
+            self._rules[family] = self._make(())
+        return self._rules[family]
+
+
+def stopper_for(
+    scheduler: Scheduler,
+    goal: Goal,
+    seed: int,
+    records: Iterable[TrialRecord] = (),
+    family_of: Callable[[TrialRecord], Hashable] = lambda record: (),
+) -> Stopper:
     """Return the rule that a sweep file asks for.
 
     Args:
@@ -363,7 +419,12 @@ def stopper_for(scheduler: Scheduler, goal: Goal, seed: int, records: Iterable[T
         goal: direction of improvement.
         seed: of the sweep; brackets are drawn from it and the trial's number.
         records: trials that have reported before.
+        family_of: trial -> the family within which it is compared; None of it: all are one.
     """
+    return ByFamily(lambda known: _rule_for(scheduler, goal, seed, known), family_of, records)
+
+
+def _rule_for(scheduler: Scheduler, goal: Goal, seed: int, records: Sequence[TrialRecord]) -> Stopper:
     rungs, factor = scheduler.rungs, scheduler.reduction_factor
     match scheduler.type:
         case "asha-promote" | "pasha":

@@ -79,6 +79,23 @@ class Space:
     def __contains__(self, name: str) -> bool:
         return any(parameter.name == name for parameter in self.parameters)
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Parameters that choose between alternatives: on two values or more of which other parameters depend.
+
+        A trial of one alternative may learn faster than one of another, and end lower.
+        """
+        named: dict[str, set[Scalar]] = {}
+        for parameter in self.parameters:
+            for parent, values in parameter.when.items():
+                if len(values) == 1:
+                    named.setdefault(parent, set()).add(values[0])
+        return tuple(p.name for p in self.parameters if len(named.get(p.name, ())) > 1)
+
+    def family_of(self, config: Params) -> tuple[Scalar, ...]:
+        """Return the alternatives that a trial has chosen."""
+        return tuple(config.get(name) for name in self.families)
+
     def is_active(self, parameter: Parameter, drawn: Params) -> bool:
         """Whether ``parameter`` exists in a trial that drew ``drawn`` for the ones before it.
 

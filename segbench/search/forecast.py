@@ -9,7 +9,7 @@ often the interval held.
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
 from statistics import NormalDist, fmean
@@ -85,7 +85,7 @@ class Landscape:
     speed: float
     """Of that rise: all but ``exp(-speed)`` of it happens."""
     gain: float
-    """How fast the sampler improves: after n trials its next is as good as the best of ``(n / startup) ** gain`` random ones."""
+    """How fast the sampler improves: trial n is as good as the best of ``(1 + n / startup) ** gain`` random ones."""
     plateau: float
     """Share of random configurations that are all equally the best."""
     diverging: float
@@ -198,7 +198,8 @@ class Search:
     def _fill(self, now: float) -> None:
         """Give free workers the trial that was promoted, or a new one."""
         while len(self._events) < self._num_workers:
-            number = self._stopper.promoted([self._records[number] for number in sorted(self._waiting)])
+            waiting = [self._records[number] for number in sorted(self._waiting)]
+            number = self._stopper.promoted(waiting) if waiting else None
             if number is not None:
                 self._waiting.discard(number)
             elif len(self._records) < self._num_trials + len(self._spec.baselines):
@@ -209,8 +210,7 @@ class Search:
 
     def _begin(self) -> int:
         number = len(self._records)
-        any_trial = _BASELINE if number < len(self._spec.baselines) else _SEARCHED
-        self._records.append(TrialRecord(assignment=replace(any_trial, number=number)))
+        self._records.append(TrialRecord(assignment=_assignment(number, number < len(self._spec.baselines))))
         self._lengths.append(0)
         self._curves.append(Curve.draw(self._landscape, self._power(), self._spec, self._random))
         return number
@@ -241,7 +241,8 @@ class Search:
             score = curve.score(epoch, self._scheduler.max_epochs, self._landscape, self._random)
             record = self._records[number]
             reported = EpochRecord(epoch=epoch, score=score, metrics={})
-            record = self._records[number] = replace(record, epochs=(*record.epochs, reported))
+            record = TrialRecord(assignment=record.assignment, epochs=(*record.epochs, reported))
+            self._records[number] = record
             self._stopper.enter(record)
             if epoch < curve.end and (record.assignment.origin == "baseline" or self._stopper.passes(record)):
                 return True
@@ -298,8 +299,16 @@ def _normal(quantile: float) -> float:
     return _NORMAL.inv_cdf(min(max(quantile, 1e-4), 1 - 1e-4))
 
 
-_SEARCHED = Assignment(number=0, name="", origin="search", params={}, config={}, seed=0, max_epochs=1)
-_BASELINE = replace(_SEARCHED, origin="baseline")
+def _assignment(number: int, is_baseline: bool) -> Assignment:
+    return Assignment(
+        number=number,
+        name="",
+        origin="baseline" if is_baseline else "search",
+        params={},
+        config={},
+        seed=0,
+        max_epochs=1,
+    )
 
 
 def report_epochs(scheduler: Scheduler) -> tuple[int, ...]:

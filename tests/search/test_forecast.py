@@ -88,14 +88,13 @@ def epochs_of_search(loaded: LoadedSpec, folder: Path) -> int:
 
 
 def test_real_searches_take_what_was_announced(tmp_path: Path) -> None:
-    """Seven schedulers and three seeds on one recorded task; four of five are promised, and a task is not all tasks."""
+    """Seven schedulers and two seeds on one recorded task; four of five are promised, and a task is not all tasks."""
     inside = []
     for kind in TYPES:
-        for seed in range(3):
+        for seed in range(2):
             loaded = sweep(seed, scheduler={"type": kind, "max_epochs": 9})
             epochs = told(loaded).epochs
             happened = epochs_of_search(loaded, tmp_path / f"{kind}-{seed}")
-            print(kind, seed, epochs, happened)
             inside.append(math.floor(epochs.low) <= happened <= math.ceil(epochs.high))
     assert sum(inside) >= 0.7 * len(inside)
 
@@ -107,7 +106,7 @@ def test_without_a_scheduler_only_what_breaks_down_is_shorter() -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("trials", [1, 40, 500])
+@pytest.mark.parametrize("trials", [1, 30, 200])
 def test_a_forecast_is_an_interval_within_what_is_possible(kind: str, trials: int) -> None:
     baselines = [{"name": "a", "parameters": {"lr": 1e-3}}]
     found = told(

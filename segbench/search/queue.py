@@ -140,6 +140,10 @@ class LedgerQueue:
         self._unfinished = [r.number for r in records if r.state is TrialState.RUNNING]
         self._running = set(self._unfinished)
         self._waiting = {r.number for r in records if r.state is TrialState.PAUSED}
+        self._answered = {
+            r.number: r.epochs_done for r in records if r.number in self._running and r.number != ledger.unanswered
+        }
+        """Trial number -> the report after which it was told to go on."""
         self._failures = SameFailures()
         for record in records:
             self._failures.add(record)
@@ -180,7 +184,7 @@ class LedgerQueue:
         """Record an epoch and decide.
 
         After a crash a trial may report an epoch again: the first report stands, because decisions were based
-        on it, and the answer is the same.
+        on it, and so does the answer, whatever other trials have reported since.
         """
         try:
             return self._report(number, report)
@@ -196,10 +200,12 @@ class LedgerQueue:
             record = self._record_epoch(number, report)
         if record.state.is_finished:
             return Decision.STOP
-        is_settled = record.audited_rung is not None or record.promoted_at == report.epoch
-        is_asked = report.epoch == record.epochs_done and not is_settled
-        reason = self._policy.stop_reason(record) if is_asked else None
+        is_settled = record.audited_rung is not None or report.epoch in (record.promoted_at, self._answered.get(number))
+        if is_settled or report.epoch < record.epochs_done:
+            return Decision.CONTINUE
+        reason = self._policy.stop_reason(record)
         if reason is None:
+            self._answered[number] = report.epoch
             return Decision.CONTINUE
         if self._policy.audits(number):
             record = self._ledger.audit(number, record.epochs_done)

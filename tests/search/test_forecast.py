@@ -88,14 +88,13 @@ def epochs_of_search(loaded: LoadedSpec, folder: Path) -> int:
 
 
 def test_real_searches_take_what_was_announced(tmp_path: Path) -> None:
-    """Seven schedulers and two seeds on one recorded task; four of five are promised, and a task is not all tasks."""
+    """Seven schedulers on one recorded task; four of five are promised, and a task is not all tasks."""
     inside = []
     for kind in TYPES:
-        for seed in range(2):
-            loaded = sweep(seed, scheduler={"type": kind, "max_epochs": 9})
-            epochs = told(loaded).epochs
-            happened = epochs_of_search(loaded, tmp_path / f"{kind}-{seed}")
-            inside.append(math.floor(epochs.low) <= happened <= math.ceil(epochs.high))
+        loaded = sweep(scheduler={"type": kind, "max_epochs": 9})
+        epochs = told(loaded).epochs
+        happened = epochs_of_search(loaded, tmp_path / kind)
+        inside.append(math.floor(epochs.low) <= happened <= math.ceil(epochs.high))
     assert sum(inside) >= 0.7 * len(inside)
 
 

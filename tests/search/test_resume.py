@@ -7,7 +7,7 @@ cutting the ledger of a whole run.
 import json
 import math
 import random
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from segbench.core.enqueued import Enqueued
 from segbench.core.ledger import Ledger, read_ledger
-from segbench.core.records import Assignment, EpochReport, StageWork
+from segbench.core.records import Assignment, Cause, Decision, EpochRecord, EpochReport, Failure, StageWork
 from segbench.core.seeding import derive_seed
 from segbench.search.policy import SearchPolicy
 from segbench.search.queue import LedgerQueue
@@ -123,6 +123,13 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [{key: repr(value) for key, value in line.items() if key not in ("at", "seconds")} for line in lines]
 
 
+def cuts(lines: Sequence[Mapping[str, Any]], seed: str) -> list[int]:
+    """Return after which lines to kill: eight that are drawn, and three that say of a trial that it has failed."""
+    draw = random.Random(seed)
+    fatal = [number for number, line in enumerate(lines) if line.get("state") == "'FAIL'"]
+    return sorted({*draw.sample(range(len(lines)), 8), *draw.sample(fatal, 3)})
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=str)
 def test_a_search_killed_after_any_line_and_continued_writes_the_same_ledger(
     tmp_path: Path, scheduler: dict[str, Any]
@@ -130,7 +137,7 @@ def test_a_search_killed_after_any_line_and_continued_writes_the_same_ledger(
     loaded = sweep(scheduler)
     expected = search(loaded, tmp_path / "whole", has_checkpoints=True)
     lines = (tmp_path / "whole" / "search.jsonl").read_bytes().splitlines(keepends=True)
-    for count, cut in enumerate(sorted(random.Random(str(scheduler)).sample(range(len(lines)), 10))):
+    for count, cut in enumerate(cuts(expected, str(scheduler))):
         folder = tmp_path / str(cut)
         folder.mkdir()
         (folder / "search.jsonl").write_bytes(b"".join(lines[:cut]))
@@ -155,3 +162,66 @@ def test_the_kills_come_among_all_that_can_happen(tmp_path: Path) -> None:
         *("infeasible: too wide", "ended by itself", "rung 1", "after oom", "after error", "skips"),
         *("search", "baseline", "enqueued"),
     }
+
+
+@pytest.fixture
+def interleaved(tmp_path: Path) -> Callable[[], tuple[Ledger, LedgerQueue]]:
+    """Open, each time anew, the search of two workers: trials 0 and 1 have reported 0.1 and 0.9 at the first rung."""
+    loaded = spec_from(
+        {
+            "name": "s",
+            "train": "objectives:curve",
+            "metric": {"name": "score"},
+            "parameters": {"lr": {"min": 0.1, "max": 1.0}},
+            "scheduler": {"max_epochs": MAX_EPOCHS},
+        }
+    )
+
+    def opened() -> tuple[Ledger, LedgerQueue]:
+        ledger = Ledger(tmp_path / "search.jsonl")
+        policy = SearchPolicy(loaded.spec, loaded.space, tmp_path / "optuna.log", ledger.records)
+        return ledger, LedgerQueue(ledger, policy, "score", "maximize", max_failures=1)
+
+    _, queue = opened()
+    assert (queue.next(), queue.next()) != (None, None)
+    assert [queue.report(number, scored(score)) for number, score in ((0, 0.1), (1, 0.9))] == [Decision.CONTINUE] * 2
+    return opened
+
+
+def scored(score: float) -> EpochReport:
+    return EpochReport(epoch=1, metrics={"score": score})
+
+
+def test_a_trial_that_was_told_to_go_on_goes_on_whatever_others_report_before_the_kill(
+    interleaved: Callable[[], tuple[Ledger, LedgerQueue]],
+) -> None:
+    """Its checkpoint was not whole, so it reports the rung again, and now another one is better there."""
+    _, queue = interleaved()
+    assert [queue.next() is not None for _ in range(2)] == [True, True]
+    assert queue.report(0, scored(0.1)) is Decision.CONTINUE
+    assert queue.report(1, scored(0.9)) is Decision.CONTINUE
+
+
+def test_a_report_that_the_kill_left_without_an_answer_is_answered(
+    interleaved: Callable[[], tuple[Ledger, LedgerQueue]],
+) -> None:
+    ledger, queue = interleaved()
+    assert [queue.next() is not None for _ in range(3)] == [True] * 3
+    ledger.epoch(2, EpochRecord(epoch=1, score=0.05, metrics={"score": 0.05}))
+    ledger.close()
+    ledger, queue = interleaved()
+    assert ledger.unanswered == 2
+    assert [queue.report(number, scored(0.05)) for number in range(3)] == [
+        Decision.CONTINUE,
+        Decision.CONTINUE,
+        Decision.STOP,
+    ]
+    assert ledger.record(2).reason == "rung 1"
+
+
+def test_a_trial_that_is_tried_again_is_not_asked_again(
+    interleaved: Callable[[], tuple[Ledger, LedgerQueue]],
+) -> None:
+    _, queue = interleaved()
+    queue.end(0, Failure(Cause.WORKER, "gone"))
+    assert queue.report(0, scored(0.1)) is Decision.CONTINUE

@@ -73,6 +73,8 @@ class LedgerReader:
         self._offset = 0
         self._num_lines = 0
         self._records: dict[int, TrialRecord] = {}
+        self.last: Event | None = None
+        """The last line as of the last look."""
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -94,6 +96,7 @@ class LedgerReader:
         events = _parse(self._path, whole, self._num_lines)
         for event in events:
             self._records[event["number"]] = _apply(self._records.get(event["number"]), event)
+            self.last = event
         self._offset += len(whole)
         self._num_lines += len(events)
         return {event["number"] for event in events}
@@ -113,7 +116,10 @@ class Ledger:
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(path)
-        self._records = {record.number: record for record in read_ledger(path)}
+        reader = LedgerReader(path)
+        reader.look()
+        self._records = {record.number: record for record in reader.records}
+        self._last = reader.last
         self._file: TextIO = path.open("a", encoding="utf-8")
         self._clock = clock
         self._publish = publish
@@ -126,6 +132,16 @@ class Ledger:
     def record(self, number: int) -> TrialRecord:
         """Return one trial."""
         return self._records[number]
+
+    @property
+    def unanswered(self) -> int | None:
+        """The trial whose report is the last line, so that a kill may have come before it was answered.
+
+        Every other trial that runs was told to go on: what else can be answered is a line.
+        """
+        if self._last is None or self._last["event"] != "epoch":
+            return None
+        return int(self._last["number"])
 
     def __contains__(self, number: int) -> bool:
         return number in self._records
@@ -186,6 +202,7 @@ class Ledger:
                 f"{self._file.name}: {error.strerror}; free a few megabytes, then the same command continues"
             ) from error
         number = event["number"]
+        self._last = event
         self._records[number] = _apply(self._records.get(number), event)
         return self._records[number]
 

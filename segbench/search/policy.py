@@ -11,7 +11,7 @@ from segbench.core.enqueued import Enqueued, Wishes
 from segbench.core.errors import SpecError
 from segbench.core.records import Assignment, Params, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
-from segbench.search.rungs import stopper_for
+from segbench.search.rungs import is_audited, stopper_for
 from segbench.search.study import Study
 from segbench.search.warm_start import WarmStart, place
 from segbench.spec.schema import SweepSpec
@@ -134,7 +134,7 @@ class SearchPolicy:
 
     def audits(self, number: int) -> bool:
         """Whether the draw of (sweep seed, "audit", number) falls into the share ``scheduler.audit``."""
-        return derive_seed(self._spec.search.seed, "audit", number) < self._spec.scheduler.audit * 2**31
+        return is_audited(self._spec.scheduler, self._spec.search.seed, number)
 
     def on_end(self, record: TrialRecord) -> None:
         """Tell the study."""

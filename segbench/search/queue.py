@@ -140,6 +140,10 @@ class LedgerQueue:
         self._unfinished = [r.number for r in records if r.state is TrialState.RUNNING]
         self._running = set(self._unfinished)
         self._waiting = {r.number for r in records if r.state is TrialState.PAUSED}
+        self._answered = {
+            r.number: r.epochs_done for r in records if r.number in self._running and r.number != ledger.unanswered
+        }
+        """Trial number -> the report after which it was told to go on."""
         self._failures = SameFailures()
         for record in records:
             self._failures.add(record)
@@ -148,10 +152,8 @@ class LedgerQueue:
         """Return an unfinished trial of an earlier start, else the policy's next one; None at the end."""
         if self._stop_error is not None:
             return None
-        if self._unfinished:
-            record = self._ledger.record(self._unfinished.pop(0))
-            self._tell(record)
-            return record.assignment
+        if (unfinished := self._next_unfinished()) is not None:
+            return unfinished
         promoted = self._policy.promoted([self._ledger.record(number) for number in sorted(self._waiting)])
         if promoted is not None:
             self._waiting.discard(promoted)
@@ -161,19 +163,28 @@ class LedgerQueue:
             return record.assignment
         while self._stop_error is None and (assignment := self._policy.propose(len(self._ledger))) is not None:
             self._running.add(assignment.number)
-            self._tell(self._ledger.start(assignment))
-            if not assignment.problem:
+            record = self._ledger.start(assignment)
+            self._tell(record)
+            if not self._is_failed(record):
                 return assignment
-            self._finish(assignment.number, TrialState.FAIL, f"infeasible: {assignment.problem}")
         if not self._running and self._stop_error is None:
             self._stop_waiting()
+        return None
+
+    def _next_unfinished(self) -> Assignment | None:
+        """Return a trial to continue; one that had failed already when a kill came before its end is ended."""
+        while self._unfinished and self._stop_error is None:
+            record = self._ledger.record(self._unfinished.pop(0))
+            if not self._is_failed(record):
+                self._tell(record)
+                return record.assignment
         return None
 
     def report(self, number: int, report: EpochReport) -> Decision:
         """Record an epoch and decide.
 
         After a crash a trial may report an epoch again: the first report stands, because decisions were based
-        on it, and the answer is the same.
+        on it, and so does the answer, whatever other trials have reported since.
         """
         try:
             return self._report(number, report)
@@ -189,10 +200,12 @@ class LedgerQueue:
             record = self._record_epoch(number, report)
         if record.state.is_finished:
             return Decision.STOP
-        is_settled = record.audited_rung is not None or record.promoted_at == report.epoch
-        is_asked = report.epoch == record.epochs_done and not is_settled
-        reason = self._policy.stop_reason(record) if is_asked else None
+        is_settled = record.audited_rung is not None or report.epoch in (record.promoted_at, self._answered.get(number))
+        if is_settled or report.epoch < record.epochs_done:
+            return Decision.CONTINUE
+        reason = self._policy.stop_reason(record)
         if reason is None:
+            self._answered[number] = report.epoch
             return Decision.CONTINUE
         if self._policy.audits(number):
             record = self._ledger.audit(number, record.epochs_done)
@@ -246,9 +259,9 @@ class LedgerQueue:
         return self._ledger.record(number)
 
     def _record_epoch(self, number: int, report: EpochReport) -> TrialRecord:
-        score, problem = math.nan, None
+        score = math.nan
         if self._metric is not None:
-            score, problem = read_score(report.metrics, self._metric, report.epoch)
+            score, _ = read_score(report.metrics, self._metric, report.epoch)
         epoch = EpochRecord(
             epoch=report.epoch,
             score=score,
@@ -258,11 +271,17 @@ class LedgerQueue:
         )
         record = self._ledger.epoch(number, epoch)
         self._policy.on_epoch(record)
-        if problem is not None:
-            broke_down = self._metric in report.metrics and not math.isfinite(score)
-            return self._finish(number, TrialState.FAIL, problem, Cause.NON_FINITE if broke_down else Cause.ERROR)
+        if self._is_failed(record):
+            return self._ledger.record(number)
         self._tell(record)
         return record
+
+    def _is_failed(self, record: TrialRecord) -> bool:
+        """End a trial that cannot go on by what is recorded of it, and say whether it was one."""
+        failure = failure_in(record, self._metric)
+        if failure is not None:
+            self._finish(record.number, TrialState.FAIL, *failure)
+        return failure is not None
 
     def _handle(self, record: TrialRecord, failure: Failure) -> None:
         response = respond(record, failure, self._max_failures)
@@ -289,6 +308,24 @@ class LedgerQueue:
     def _tell(self, record: TrialRecord) -> None:
         if self._tell_others is not None:
             self._tell_others(record)
+
+
+def failure_in(record: TrialRecord, metric: str | None) -> tuple[str, Cause | None] | None:
+    """Return why a trial cannot go on by what is recorded of it, reason and cause; None if it can.
+
+    Its values make no configuration, or its last report has no score. The answer is that of the ledger, so a kill
+    between the line that says so and the trial's end changes nothing.
+    """
+    if record.assignment.problem:
+        return f"infeasible: {record.assignment.problem}", None
+    if metric is None or not record.epochs:
+        return None
+    last = record.epochs[-1]
+    score, problem = read_score(last.metrics, metric, last.epoch)
+    if problem is None:
+        return None
+    broke_down = metric in last.metrics and not math.isfinite(score)
+    return problem, Cause.NON_FINITE if broke_down else Cause.ERROR
 
 
 def read_score(metrics: Mapping[str, object], metric: str, epoch: int) -> tuple[float, str | None]:

@@ -435,3 +435,8 @@ def _rule_for(scheduler: Scheduler, goal: Goal, seed: int, records: Sequence[Tri
             return MedianRule(scheduler.first_rung, scheduler.max_epochs, goal, records)
         case _:
             return Rungs(rungs, factor, goal, records)
+
+
+def is_audited(scheduler: Scheduler, seed: int, number: int) -> bool:
+    """Whether a trial runs on if it is to be stopped: whether the draw of (seed, "audit", number) is in the share."""
+    return derive_seed(seed, "audit", number) < scheduler.audit * 2**31

@@ -5,7 +5,6 @@ raised come on top, and models that MLflow was given by an interrupted start if 
 """
 
 import math
-import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import segbench
 from segbench.core.config import TrialConfig
 from segbench.final.evaluate import MAX_EXAMPLES
 from segbench.models import build_model
+from segbench.search.forecast import workers_of
 from segbench.spec.plan import SweepPlan, plan_sweep
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space
@@ -90,7 +90,7 @@ def plan_disk(
     # weights, two moments (one for sgd counts as two), and the average where one is kept
     with_average = any(c.ema_decay is not None for _, c in sizes) or "ema_decay" in space
     checkpoint = largest * (4 if with_average else 3)
-    concurrent = spec.budget.max_concurrent or max(1, int((os.cpu_count() or 1) / spec.resources.cpu))
+    concurrent = workers_of(spec)
     plan = plan_sweep(spec, space)
     best = plan.retrain_trainings or plan.trials + plan.baselines
     rows = plan.finalists or plan.trials + plan.baselines

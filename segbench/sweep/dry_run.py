@@ -14,6 +14,7 @@ from segbench.core.enqueued import read_enqueued
 from segbench.core.ledger import read_ledger
 from segbench.core.paths import SweepPaths
 from segbench.core.records import Assignment, Scalar, TrialRecord
+from segbench.search.forecast import forecast
 from segbench.search.observations import count_fits
 from segbench.search.policy import SearchPolicy
 from segbench.search.warm_start import warm_start
@@ -76,7 +77,9 @@ def print_dry_run(loaded: LoadedSpec, place: str | None = None) -> None:
 
 def _plan_table(loaded: LoadedSpec, paths: SweepPaths) -> Table:
     plan = Table(title="plan", title_justify="left", show_header=False)
-    for label, value in plan_sweep(loaded.spec, loaded.space).rows():
+    work = plan_sweep(loaded.spec, loaded.space)
+    expected = forecast(loaded.spec, work.trials).rows(work.retrain_epochs)
+    for label, value in (*work.rows(), *expected):
         plan.add_row(label, value)
     if loaded.spec.is_segmentation:
         from segbench.sweep.prepare import disk_of, share_gpu

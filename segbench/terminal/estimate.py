@@ -10,7 +10,7 @@ from segbench.core.records import Goal, TrialRecord, TrialState
 
 @dataclass(frozen=True)
 class ExpectedWork:
-    """Expected epochs of a whole stage (docs/method.md: each rung passes one trial in ``reduction_factor``)."""
+    """Expected epochs of a whole stage; of a search those of the median forecast (:mod:`segbench.search.forecast`)."""
 
     search_epochs: float
     retrain_epochs: float

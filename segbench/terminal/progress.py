@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from segbench.core.records import Goal, SweepObserver, TrialRecord
-from segbench.spec.plan import SweepPlan
 from segbench.spec.schema import SweepSpec
 from segbench.terminal.estimate import ExpectedWork, SweepView
 
@@ -19,9 +18,8 @@ _MAX_RUNNING = 12
 
 
 @contextmanager
-def progress(spec: SweepSpec, plan: SweepPlan, console: Console) -> Iterator[SweepObserver]:
+def progress(spec: SweepSpec, work: ExpectedWork, console: Console) -> Iterator[SweepObserver]:
     """Give an observer that shows progress on ``console`` until the block ends, however it ends."""
-    work = ExpectedWork(plan.search_epochs_expected, plan.retrain_epochs)
     view = SweepView(work, spec.metric.goal)
     if not console.is_terminal:
         yield LineProgress(view, console, spec.metric.name, spec.metric.goal)

@@ -30,10 +30,14 @@ class Screen:
 
     def progress(self, loaded: LoadedSpec) -> AbstractContextManager[SweepObserver]:
         """Give an observer that shows progress until the block ends."""
+        from segbench.search.forecast import forecast
         from segbench.spec.plan import plan_sweep
+        from segbench.terminal.estimate import ExpectedWork
         from segbench.terminal.progress import progress
 
-        return progress(loaded.spec, plan_sweep(loaded.spec, loaded.space), self.out)
+        plan = plan_sweep(loaded.spec, loaded.space)
+        work = ExpectedWork(forecast(loaded.spec, plan.trials).epochs.median, plan.retrain_epochs)
+        return progress(loaded.spec, work, self.out)
 
     def conclude(self, results: "Results", mlflow_at: str | None) -> None:
         """Print the leaderboard, what follows from it, and where everything is.

@@ -13,8 +13,8 @@ from segbench.core.paths import SweepPaths
 from segbench.core.records import TrialRecord, TrialState
 from segbench.core.seeding import derive_seed
 from segbench.results.audit import measure_audit
+from segbench.search.forecast import forecast
 from segbench.spec.load import load_spec
-from segbench.spec.plan import plan_sweep
 
 RECORDED = """
 name: recorded
@@ -102,8 +102,10 @@ def test_a_trial_that_breaks_after_its_stop_fails_and_its_stop_was_right(tmp_pat
 
 def test_the_plan_counts_the_epochs_of_audited_trials(tmp_path: Path) -> None:
     plain, all_ = (synthetic(tmp_path, overrides=[f"scheduler.audit={share}"]) for share in (0.0, 1.0))
-    assert plan_sweep(all_.spec, all_.space).search_epochs_expected == 21 * 9
-    assert plan_sweep(plain.spec, plain.space).search_epochs_expected < 21 * 9
+    told = {share: forecast(loaded.spec, 20).epochs for share, loaded in (("none", plain), ("all", all_))}
+    assert told["none"].high < 21 * 9
+    assert told["all"].high == 21 * 9
+    assert told["all"].median > 2 * told["none"].median
 
 
 def test_a_share_above_one_is_refused(tmp_path: Path) -> None:

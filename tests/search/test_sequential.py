@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from objectives import FAULTS, fault_of
-from running import decisions, local, optuna_states, run, synthetic
+from running import decisions, killed_after, local, optuna_states, run, synthetic
 
 from segbench.core.ledger import read_ledger
 from segbench.core.records import Assignment, TrialState
@@ -149,3 +149,32 @@ def test_an_infeasible_draw_is_recorded_and_the_sweep_goes_on(tmp_path: Path) ->
 
 def test_every_fault_has_its_reason(tmp_path: Path) -> None:
     assert [fault_of(number) for number in range(6)] == [None, None, "nan", None, None, "exception"]
+
+
+PROMOTING = ["scheduler.type=asha-promote", "scheduler.reduction_factor=2"]
+
+
+def test_a_trial_that_waited_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """The sum of all its scores is in the state, so it would be seen if the trial began again or lost an epoch."""
+    paths = run(synthetic(tmp_path, overrides=PROMOTING), tmp_path / "a")
+    records = read_ledger(paths.ledger("search"))
+    promoted = [record for record in records if record.promoted_at is not None]
+    assert promoted
+    for record in records:
+        assert [epoch.epoch for epoch in record.epochs] == list(range(1, record.epochs_done + 1))
+        assert record.epochs[-1].metrics["sum"] == pytest.approx(sum(epoch.score for epoch in record.epochs))
+        assert not paths.last("search", record.assignment.name).exists(), "no checkpoint stays of what has ended"
+    assert {record.state for record in records} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert optuna_states(paths) == [record.state.value for record in records]
+
+
+@pytest.mark.parametrize("kill_after", [12, 40, 71, 88])
+@pytest.mark.parametrize("kind", ["asha-promote", "pasha"])
+def test_a_sweep_of_promotions_killed_and_continued_decides_the_same(
+    kind: str, kill_after: int, tmp_path: Path
+) -> None:
+    loaded = synthetic(tmp_path, overrides=[*PROMOTING, f"scheduler.type={kind}"])
+    expected = run(loaded, tmp_path / "whole")
+    with killed_after(kill_after):
+        run(loaded, tmp_path / "killed")
+    assert decisions(run(loaded, tmp_path / "killed")) == decisions(expected)

@@ -8,7 +8,6 @@ from rich.live import _RefreshThread
 from sweep_ledgers import make_spec
 
 from segbench.core.records import Assignment, EpochRecord, TrialRecord, TrialState
-from segbench.spec.plan import SweepPlan
 from segbench.terminal.console import plain_console
 from segbench.terminal.estimate import ExpectedWork, SweepView
 from segbench.terminal.progress import LineProgress, LiveProgress, format_duration, progress
@@ -20,21 +19,6 @@ def trial(number: int, *scores: float, state: TrialState = TrialState.RUNNING, r
     )
     epochs = [EpochRecord(epoch=i, score=score, metrics={}, seconds=10) for i, score in enumerate(scores, start=1)]
     return TrialRecord(assignment=assignment, state=state, reason=reason, epochs=epochs)
-
-
-PLAN = SweepPlan(
-    trials=10,
-    baselines=0,
-    max_epochs=9,
-    rungs=(),
-    full_trials=1,
-    search_epochs_expected=40.0,
-    search_epochs_worst=90,
-    finalists=1,
-    retrain_trainings=2,
-    retrain_epochs=18,
-    checkpoints=1,
-)
 
 
 def searching(retrain_epochs: float = 0.0) -> SweepView:
@@ -165,7 +149,7 @@ def test_an_interrupt_passes_through_and_the_thread_of_the_view_ends(interactive
     drawing: list[threading.Thread] = []
 
     def interrupted_sweep() -> None:
-        with progress(make_spec(), PLAN, console) as observer:
+        with progress(make_spec(), ExpectedWork(40.0, 18), console) as observer:
             drawing.extend(thread for thread in threading.enumerate() if isinstance(thread, _RefreshThread))
             observer.on_stage("search", 10, 9)
             worker = threading.Thread(target=lambda: [observer.on_trial(trial(i, 0.5), "search") for i in range(50)])

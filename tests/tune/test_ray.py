@@ -36,9 +36,23 @@ def test_one_worker_on_ray_decides_like_the_sequential_executor(tmp_path: Path) 
     assert decisions(actual, "retrain") == decisions(expected, "retrain")
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_one_worker_on_ray_promotes_like_the_sequential_executor(tmp_path: Path) -> None:
+    """A trial that waits and goes on is two trials for Tune; its state passes from one to the other."""
+    overrides = ["scheduler.type=asha-promote", "scheduler.reduction_factor=2"]
+    loaded = synthetic(tmp_path, trials=20, overrides=overrides)
+    expected = run(loaded, tmp_path / "local", local)
+    actual = run(loaded, tmp_path / "ray", on_ray(loaded, tmp_path / "ray"))
+    assert decisions(actual) == decisions(expected)
+    records = read_ledger(actual.ledger("search"))
+    assert any(record.promoted_at for record in records)
+    for record in records:
+        assert record.epochs[-1].metrics["sum"] == pytest.approx(sum(epoch.score for epoch in record.epochs))
+
+
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_sixty_trials_with_every_fault_mixed_in(tmp_path: Path) -> None:
     """NaN, inf, exceptions, missing metrics and dead workers: recorded with a reason, and the sweep goes on."""

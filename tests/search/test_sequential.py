@@ -156,7 +156,7 @@ PROMOTING = ["scheduler.type=asha-promote", "scheduler.reduction_factor=2"]
 
 def test_a_trial_that_waited_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """The sum of all its scores is in the state, so it would be seen if the trial began again or lost an epoch."""
-    paths = run(synthetic(tmp_path, overrides=PROMOTING), tmp_path / "a")
+    paths = run(synthetic(tmp_path, trials=40, overrides=PROMOTING), tmp_path / "a")
     records = read_ledger(paths.ledger("search"))
     promoted = [record for record in records if record.promoted_at is not None]
     assert promoted

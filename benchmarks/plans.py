@@ -47,6 +47,8 @@ def search(loaded: LoadedSpec, task: Task, num_workers: int, folder: Path) -> in
         else:
             queue.end(number)
     ledger.close()
+    if queue.stop_error is not None:
+        raise queue.stop_error
     return sum(record.epochs_done for record in ledger.records)
 
 

@@ -95,11 +95,11 @@ class Landscape:
     def draw(cls, random: Random) -> "Landscape":
         """Return any of them: from curves that tell everything at once to those that tell nothing before the end."""
         return cls(
-            early=random.uniform(0.1, 0.95),
+            early=random.uniform(0.1, 0.8),
             noise=math.exp(random.uniform(math.log(0.01), math.log(0.5))),
             rise=random.uniform(0.5, 6),
             speed=math.exp(random.uniform(math.log(2), math.log(20))),
-            gain=random.uniform(0, 2.5),
+            gain=max(0.0, random.uniform(-1, 3)),
             plateau=max(0.0, random.uniform(-0.2, 0.2)),
             diverging=max(0.0, random.uniform(-0.3, 0.4)),
         )

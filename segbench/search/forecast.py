@@ -85,7 +85,7 @@ class Landscape:
     speed: float
     """Of that rise: all but ``exp(-speed)`` of it happens."""
     gain: float
-    """How fast the sampler improves: trial n is as good as the best of ``(1 + n / startup) ** gain`` random ones."""
+    """How fast the sampler improves: trial n is as good as the best of ``(n / startup) ** gain`` random ones."""
     plateau: float
     """Share of random configurations that are all equally the best."""
     diverging: float
@@ -221,7 +221,7 @@ class Search:
         is_blind = search.algorithm in ("random", "grid", "qmc") or self._num_ended < search.startup_trials
         if is_blind or len(self._records) < len(self._spec.baselines):
             return 1.0
-        power: float = (1 + self._num_ended / max(search.startup_trials, 1)) ** self._landscape.gain
+        power: float = max(1.0, self._num_ended / max(search.startup_trials, 1)) ** self._landscape.gain
         return power
 
     def _go_on(self, number: int, now: float) -> None:

@@ -47,6 +47,8 @@ def search(loaded: LoadedSpec, task: Task, num_workers: int, folder: Path) -> in
         else:
             queue.end(number)
     ledger.close()
+    if queue.stop_error is not None:
+        raise queue.stop_error
     return sum(record.epochs_done for record in ledger.records)
 
 
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=TYPES, help="schedulers")
     parser.add_argument("--trials", type=int, nargs="+", default=[60])
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     inside: dict[str, list[bool]] = {kind: [] for kind in args.types}
     print("| problem | scheduler | trials | workers | announced | happened | median off by | inside |")
@@ -71,7 +74,7 @@ def main() -> None:
     for task, scheduler in cases(args):
         for trials in args.trials:
             for workers in args.workers:
-                loaded = task.spec(0, scheduler=scheduler, budget={"trials": trials, "max_concurrent": workers})
+                loaded = task.spec(args.seed, scheduler=scheduler, budget={"trials": trials, "max_concurrent": workers})
                 told = forecast(loaded.spec, trials).epochs
                 with tempfile.TemporaryDirectory() as folder:
                     happened = search(loaded, task, workers, Path(folder))

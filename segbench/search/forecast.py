@@ -85,7 +85,7 @@ class Landscape:
     speed: float
     """Of that rise: all but ``exp(-speed)`` of it happens."""
     gain: float
-    """How fast the sampler improves: trial n is as good as the best of ``(1 + n / startup) ** gain`` random ones."""
+    """How fast the sampler improves: trial n is as good as the best of ``(n / startup) ** gain`` random ones."""
     plateau: float
     """Share of random configurations that are all equally the best."""
     diverging: float
@@ -95,11 +95,11 @@ class Landscape:
     def draw(cls, random: Random) -> "Landscape":
         """Return any of them: from curves that tell everything at once to those that tell nothing before the end."""
         return cls(
-            early=random.uniform(0.1, 0.95),
+            early=random.uniform(0.1, 0.8),
             noise=math.exp(random.uniform(math.log(0.01), math.log(0.5))),
             rise=random.uniform(0.5, 6),
             speed=math.exp(random.uniform(math.log(2), math.log(20))),
-            gain=random.uniform(0, 2.5),
+            gain=max(0.0, random.uniform(-1, 3)),
             plateau=max(0.0, random.uniform(-0.2, 0.2)),
             diverging=max(0.0, random.uniform(-0.3, 0.4)),
         )
@@ -221,7 +221,7 @@ class Search:
         is_blind = search.algorithm in ("random", "grid", "qmc") or self._num_ended < search.startup_trials
         if is_blind or len(self._records) < len(self._spec.baselines):
             return 1.0
-        power: float = (1 + self._num_ended / max(search.startup_trials, 1)) ** self._landscape.gain
+        power: float = max(1.0, self._num_ended / max(search.startup_trials, 1)) ** self._landscape.gain
         return power
 
     def _go_on(self, number: int, now: float) -> None:

@@ -216,6 +216,7 @@ class LedgerQueue:
             self._running.discard(number)
             self._waiting.add(number)
             record = self._ledger.pause(number)
+            self._failures.add(record)
             self._policy.on_pause(record)
             self._tell(record)
         else:
@@ -352,7 +353,9 @@ class SameFailures:
         self._last = ""
 
     def add(self, record: TrialRecord) -> None:
-        """Take in a trial; one that has not ended, or never ran, says nothing."""
+        """Take in a trial; one that has not ended, or never ran, says nothing, unless it came so far that it waits."""
+        if record.state is TrialState.PAUSED or record.promoted_at is not None:
+            self._reasons.add("")
         if not record.state.is_finished or record.assignment.problem:
             return
         self._num_ended += 1

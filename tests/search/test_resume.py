@@ -164,18 +164,19 @@ def test_the_kills_come_among_all_that_can_happen(tmp_path: Path) -> None:
     }
 
 
+SMALL: dict[str, Any] = {
+    "name": "s",
+    "train": "objectives:curve",
+    "metric": {"name": "score"},
+    "parameters": {"lr": {"min": 0.1, "max": 1.0}},
+    "scheduler": {"max_epochs": MAX_EPOCHS},
+}
+
+
 @pytest.fixture
 def interleaved(tmp_path: Path) -> Callable[[], tuple[Ledger, LedgerQueue]]:
     """Open, each time anew, the search of two workers: trials 0 and 1 have reported 0.1 and 0.9 at the first rung."""
-    loaded = spec_from(
-        {
-            "name": "s",
-            "train": "objectives:curve",
-            "metric": {"name": "score"},
-            "parameters": {"lr": {"min": 0.1, "max": 1.0}},
-            "scheduler": {"max_epochs": MAX_EPOCHS},
-        }
-    )
+    loaded = spec_from(SMALL)
 
     def opened() -> tuple[Ledger, LedgerQueue]:
         ledger = Ledger(tmp_path / "search.jsonl")
@@ -225,3 +226,22 @@ def test_a_trial_that_is_tried_again_is_not_asked_again(
     _, queue = interleaved()
     queue.end(0, Failure(Cause.WORKER, "gone"))
     assert queue.report(0, scored(0.1)) is Decision.CONTINUE
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_trials_that_wait_are_no_failures(tmp_path: Path, is_restarted: bool) -> None:
+    """The first of the searched trials waits, the next six diverge: not all have failed in the same way."""
+    loaded = spec_from({**SMALL, "scheduler": {"type": "asha-promote", "max_epochs": MAX_EPOCHS}})
+
+    def opened() -> LedgerQueue:
+        ledger = Ledger(tmp_path / "search.jsonl")
+        policy = SearchPolicy(loaded.spec, loaded.space, tmp_path / "optuna.log", ledger.records)
+        return LedgerQueue(ledger, policy, "score", "maximize")
+
+    queue = opened()
+    for score in (0.5, *[math.nan] * 6):
+        queue = opened() if is_restarted else queue
+        assignment = queue.next()
+        assert assignment is not None
+        assert queue.report(assignment.number, scored(score)) is Decision.STOP
+    assert queue.stop_error is None

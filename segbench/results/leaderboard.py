@@ -95,10 +95,14 @@ def leaderboard_table(
             **(_seed_cells(finalist, metric) if retrain else _trial_cells(finalist.search)),
             **_test_cells(finalist, groups),
             **_cost_cells(finalist, (num_parameters or {}).get(finalist.name)),
+            "breaks": finalist.broken_requirement,
             **_confidence_cells(finalist.name, ranks, confidence or Confidence()),
         }
         rows.append(row)
-    return _frame(rows, _leaderboard_columns(metric, bool(retrain), bool(test), groups, params))
+    columns = _leaderboard_columns(metric, bool(retrain), bool(test), groups, params)
+    if records.requirements:
+        columns.insert(columns.index("reason") + 1, "breaks")
+    return _frame(rows, columns)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

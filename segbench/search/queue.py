@@ -164,7 +164,8 @@ class LedgerQueue:
             self._tell(self._ledger.start(assignment))
             if not assignment.problem:
                 return assignment
-            self._finish(assignment.number, TrialState.FAIL, f"infeasible: {assignment.problem}")
+            cause = Cause.REQUIREMENT if assignment.is_refused else None
+            self._finish(assignment.number, TrialState.FAIL, f"infeasible: {assignment.problem}", cause)
         if not self._running and self._stop_error is None:
             self._stop_waiting()
         return None

@@ -81,6 +81,7 @@ class Study:
         path.unlink(missing_ok=True)
         self._search = spec.search
         self._goal: Goal = spec.metric.goal
+        self._requirements = spec.requirements
         self._space = space
         self._storage = _Storage(_Journal(path))
         self._study = optuna.create_study(storage=self._storage, study_name=spec.name, direction=spec.metric.goal)
@@ -160,7 +161,7 @@ class Study:
         self._storage.running.pop(record.number, None)
         self._storage.waiting.pop(record.number, None)
         told = self._study.tell(trial, best.score if best else None, state=_STATES[record.state])
-        self._show(told, observe(record, self._space, self._goal))
+        self._show(told, self._observe(record))
 
     def hear_pause(self, record: TrialRecord) -> None:
         """Let the sampler see a trial that waits as one that was stopped there; in the journal it runs."""
@@ -180,7 +181,7 @@ class Study:
             if record.state is TrialState.PAUSED:
                 self.hear_pause(record)
             return
-        seen = observe(record, self._space, self._goal)
+        seen = self._observe(record)
         trial_id = self._add(
             _STATES[record.state],
             self._known(record.assignment),
@@ -189,6 +190,9 @@ class Study:
             user_attrs=self._attributes(record),
         )
         self._show(self._storage.get_trial(trial_id), seen)
+
+    def _observe(self, record: TrialRecord) -> Observation:
+        return observe(record, self._space, self._goal, self._requirements)
 
     def _add(self, state: OptunaState, known: _Known, **fields: Any) -> int:
         """Add a trial that Optuna did not propose, and return its id."""
@@ -210,6 +214,9 @@ class Study:
         if seen.outcome is Outcome.SCORED and seen.score is not None:
             self._storage.finished.add(trial.number, (0, 0, sign * seen.score), trial)
         elif seen.outcome is Outcome.STOPPED and seen.score is not None:
+            if trial.state is OptunaState.COMPLETE:  # it breaks a requirement
+                trial = copy.copy(trial)
+                trial.state = OptunaState.PRUNED
             self._storage.finished.add(trial.number, (1, -(trial.last_step or 0), sign * seen.score), trial)
         elif seen.outcome is Outcome.WORST:
             worst = copy.copy(trial)  # Optuna's samplers skip FAIL; what was stopped before any report ranks last

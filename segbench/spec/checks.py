@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.address import PACKED, is_bucket, what_is_wrong
+from segbench.core.objectives import COST_METRICS, parse_requirement
 from segbench.core.records import Scalar
 from segbench.spec.fields import check_name, check_together, check_value
 from segbench.spec.schema import BUILT_IN_TRAIN, Baseline, SweepSpec
@@ -31,6 +32,7 @@ def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any], is_remote
         is_remote: the data is on another machine.
     """
     problems = [*_train(spec, tree), *_grid(spec, space), *_budget(spec), *_baselines(spec, space), *_storage(spec)]
+    problems += _require(spec)
     if spec.is_segmentation:
         problems += [*_metric(spec), *_data(spec, tree, is_remote)]
     return problems
@@ -152,11 +154,31 @@ def _may_be_structure(domain: Domain) -> bool:
     return any(isinstance(value, Structure) for value in domain.probes())
 
 
+def _require(spec: SweepSpec) -> Iterator[Problem]:
+    known = [*reported_metrics(spec), *COST_METRICS]
+    for name, text in spec.require.items():
+        path: KeyPath = ("require", name)
+        if spec.is_segmentation and name not in known:
+            guess = nearest(name, known)
+            hint = f"did you mean '{guess}'?" if guess else f"allowed: {listed([*METRICS, *COST_METRICS])}"
+            yield Problem(path, f"'{name}' is neither reported by the training function nor measured; {hint}")
+            continue
+        try:
+            parse_requirement(name, text)
+        except ValueError as error:
+            yield Problem(path, str(error))
+
+
+def reported_metrics(spec: SweepSpec) -> list[str]:
+    """Return the metrics of an epoch of the built-in training function that can be searched for."""
+    groups = [group for group in spec.data.groups or DEFAULT_GROUPS if group not in spec.data.ignore]
+    return [*METRICS, *(f"val/iou/{group}" for group in groups)]
+
+
 def _metric(spec: SweepSpec) -> Iterator[Problem]:
     name, goal = spec.metric.name, spec.metric.goal
     path: KeyPath = ("metric", "name")
-    groups = [group for group in spec.data.groups or DEFAULT_GROUPS if group not in spec.data.ignore]
-    known = [*METRICS, *(f"val/iou/{group}" for group in groups)]
+    known = reported_metrics(spec)
     if name not in known:
         guess = nearest(name, known)
         if name.startswith("test/"):

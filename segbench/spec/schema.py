@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.objectives import Requirement, parse_requirement
 from segbench.core.paths import is_safe_name
 from segbench.core.records import Goal
 from segbench.spec.domains import DISTRIBUTIONS, Confidence
@@ -205,6 +206,11 @@ class Mlflow(Section):
     experiment: str | None = Field(None, description="null: the sweep's name")
 
 
+_REQUIRE_JSON: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "pattern": r"^\s*[<>]=?\s*[-+.0-9eE]+\s*$"},
+    "default": {},
+}
 CONFIDENCES = get_args(Confidence)
 
 _FIXED_JSON: dict[str, Any] = {"type": ["number", "string", "boolean"]}
@@ -248,6 +254,11 @@ class SweepSpec(Section):
     description: str = Field("", description="free text")
     train: str = Field(BUILT_IN_TRAIN, description="package.module:function that trains one trial")
     metric: Metric = Metric()
+    require: Annotated[dict[str, Any], WithJsonSchema(_REQUIRE_JSON)] = Field(
+        {},
+        description='bounds that a model must keep, such as `model/latency_ms: "< 30"`; one that is known to break a '
+        "`model/...` bound is never trained (docs/method.md)",
+    )
     data: DataConfig = Field(DataConfig(), description="what is trained on")
     training: TrialConfig = Field(TrialConfig(), description="settings that all trials share")
     parameters: dict[str, Any] = Field(description="the search space, spelled as in W&B sweeps")
@@ -274,6 +285,11 @@ class SweepSpec(Section):
     def is_segmentation(self) -> bool:
         """Whether the built-in training function is used (else `data` and `training` do not apply)."""
         return self.train == BUILT_IN_TRAIN
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What ``require:`` asks for, of a file that is right."""
+        return tuple(parse_requirement(metric, text) for metric, text in self.require.items())
 
     @field_validator("name")
     @classmethod
@@ -311,6 +327,8 @@ RENAMED: Mapping[str, str] = {
     "n_startup_trials": "search.startup_trials",
     "program": "train",
     "objective": "train",
+    "constraints": "require",
+    "requirements": "require",
     "project": "mlflow.experiment",
     "experiment_name": "mlflow.experiment",
     "mode": "metric.goal",

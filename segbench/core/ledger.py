@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from segbench.core.errors import DiskFullError, StateError
-from segbench.core.objectives import Requirement
+from segbench.core.objectives import Objective, Requirement
 from segbench.core.paths import STAGES, Stage, SweepPaths, is_disk_full
 from segbench.core.records import Assignment, Attempt, Cause, EpochRecord, Goal, TrialRecord, TrialState
 
@@ -35,6 +35,8 @@ class Records:
     """Empty when nothing is retrained."""
     test: Sequence[TrialRecord] = ()
     requirements: Sequence[Requirement] = field(default=(), kw_only=True)
+    objectives: Sequence[Objective] = field(default=(), kw_only=True)
+    """All metrics that were searched for, the one of the scores first; empty where there is no other."""
     """Bounds that a model must keep."""
 
     def __getitem__(self, stage: Stage) -> Sequence[TrialRecord]:
@@ -59,9 +61,16 @@ def read_ledger(path: Path) -> list[TrialRecord]:
     return reader.records
 
 
-def read_records(paths: SweepPaths, metric: str, goal: Goal, requirements: Sequence[Requirement] = ()) -> Records:
+def read_records(
+    paths: SweepPaths,
+    metric: str,
+    goal: Goal,
+    requirements: Sequence[Requirement] = (),
+    objectives: Sequence[Objective] = (),
+) -> Records:
     """Return what the ledgers of all stages say, also while the sweep runs."""
-    return Records(metric, goal, *(read_ledger(paths.ledger(stage)) for stage in STAGES), requirements=requirements)
+    stages = (read_ledger(paths.ledger(stage)) for stage in STAGES)
+    return Records(metric, goal, *stages, requirements=requirements, objectives=objectives)
 
 
 class LedgerReader:

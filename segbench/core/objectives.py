@@ -4,7 +4,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+Goal = Literal["maximize", "minimize"]
+
+METRICS = ("val/miou", "val/loss", "val/pixel_accuracy", "val/fwiou", "val/f1", "val/miou_official", "train/loss")
+"""What the built-in training function reports, beside ``val/iou/<group>``."""
 COST_METRICS = ("model/parameters", "model/gmacs", "model/latency_ms", "model/latency_batch_ms", "model/peak_mib")
 """What a model costs to run, known of an architecture before training (``segbench.final.cost``); less is better."""
 
@@ -15,6 +20,33 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 _REQUIREMENT = re.compile(r"(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric to improve."""
+
+    name: str
+    goal: Goal
+
+    def loss(self, value: object) -> float:
+        """Return what is to be minimised; infinite for what is no number."""
+        if not isinstance(value, int | float) or value != value:
+            return float("inf")
+        return float(-value if self.goal == "maximize" else value)
+
+    def value(self, loss: float) -> float:
+        """Return the metric's value of a loss."""
+        return -loss if self.goal == "maximize" else loss
+
+
+def known_goal(metric: str) -> Goal | None:
+    """Return in which direction a metric that segbench reports or measures is better; None for another one."""
+    if metric in COST_METRICS:
+        return "minimize"
+    if metric in METRICS or metric.startswith("val/iou/"):
+        return "minimize" if metric.endswith("loss") else "maximize"
+    return None
 
 
 @dataclass(frozen=True)

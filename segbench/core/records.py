@@ -12,7 +12,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from segbench.core.config import DataConfig
 from segbench.core.errors import SegbenchError
-from segbench.core.objectives import Requirement, violation
+from segbench.core.objectives import Goal as Goal
+from segbench.core.objectives import Objective, Requirement, violation
 
 Scalar = bool | int | float | str | None
 Params = Mapping[str, Scalar]
@@ -20,8 +21,6 @@ Params = Mapping[str, Scalar]
 
 Confusion = tuple[tuple[int, ...], ...]
 """Pixel counts, rows = truth, columns = prediction, K x K."""
-
-Goal = Literal["maximize", "minimize"]
 
 
 class TrialState(StrEnum):
@@ -270,6 +269,12 @@ class TrialRecord:
     def best(self, goal: Goal) -> EpochRecord | None:
         """Return the first epoch with the best finite score; None when there is none."""
         return best_epoch(self.epochs, goal)
+
+    def losses_at(self, epoch: EpochRecord, objectives: Sequence[Objective]) -> tuple[float, ...]:
+        """Return what is to be minimised after an epoch: of the score, then of what the model costs or has reported."""
+        first, *others = objectives
+        known = {**epoch.metrics, **self.assignment.costs}
+        return (first.loss(epoch.score), *(other.loss(known.get(other.name)) for other in others))
 
     def broken_requirement(self, goal: Goal, requirements: Sequence[Requirement]) -> str | None:
         """Return the first requirement that the best epoch breaks, as a sentence; None for none, or without a score."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segbench.core.ledger import Records
-from segbench.core.objectives import Requirement, violation
+from segbench.core.objectives import Objective, Requirement, violation
 from segbench.core.records import Goal, TrialRecord, TrialState
 from segbench.final.selection import rank_trials
+from segbench.search.pareto import front_of
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,26 @@ class Finalist:
     @property
     def broken_requirement(self) -> str | None:
         """The first requirement that the row breaks, as a sentence: of the means over finished seeds' best epochs."""
-        if not self.requirements:
+        if not self.requirements or self.score is None:
             return None
-        epochs = [best for record in self.finished or (self.search,) if (best := record.best(self.goal)) is not None]
-        if not epochs:
-            return self.search.broken_requirement(self.goal, self.requirements)
+        return violation(self.requirements, self._means([requirement.metric for requirement in self.requirements]))
+
+    def losses(self, objectives: Sequence[Objective]) -> tuple[float, ...]:
+        """Return what is to be minimised of several metrics: of the score, then of costs or means over seeds."""
+        first, *others = objectives
+        means = self._means([other.name for other in others])
+        return (first.loss(self.score), *(other.loss(means.get(other.name)) for other in others))
+
+    def _means(self, metrics: Sequence[str]) -> dict[str, object]:
+        """Return what the model costs, and means of metrics over finished seeds' best epochs, where all have them."""
         means: dict[str, object] = dict(self.search.assignment.costs)
-        for requirement in self.requirements:
-            values = [epoch.metrics.get(requirement.metric) for epoch in epochs]
+        epochs = [best for record in self.finished or (self.search,) if (best := record.best(self.goal)) is not None]
+        for metric in metrics:
+            values = [epoch.metrics.get(metric) for epoch in epochs]
             numbers = [float(value) for value in values if isinstance(value, int | float)]
-            if requirement.metric not in means and len(numbers) == len(epochs):
-                means[requirement.metric] = mean(numbers)
-        return violation(self.requirements, means)
+            if metric not in means and len(numbers) == len(epochs):
+                means[metric] = mean(numbers)
+        return means
 
     @property
     def best_seed(self) -> TrialRecord | None:
@@ -101,6 +110,16 @@ def rank_finalists(records: Records) -> list[Finalist]:
         tests = tuple(record for record in records.test if record.assignment.source in numbers)
         rows.append(Finalist(by_number[number], seeds, tests, goal, records.requirements))
     return sorted(rows, key=_finalist_key)
+
+
+def rows_on_front(rows: Sequence[Finalist], objectives: Sequence[Objective]) -> list[bool]:
+    """Return of each row whether it has a score, meets the requirements, and none that does dominates it."""
+    if not objectives:
+        return [False] * len(rows)
+    able = [row.score is not None and row.broken_requirement is None for row in rows]
+    losses = [row.losses(objectives) for row, is_able in zip(rows, able, strict=True) if is_able]
+    found = iter(front_of(losses))
+    return [is_able and next(found) for is_able in able]
 
 
 def mean(values: Sequence[float]) -> float | None:

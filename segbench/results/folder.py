@@ -103,7 +103,9 @@ def read_results(paths: SweepPaths, spec: SweepSpec | None = None) -> Results:
         spec: its sweep file, if it has been read already.
     """
     spec = spec or load_spec(paths.spec, is_remote=True).spec
-    return Results(paths, spec, read_records(paths, spec.metric.name, spec.metric.goal, spec.requirements))
+    metric = spec.metric
+    records = read_records(paths, metric.name, metric.goal, spec.requirements, metric.several)
+    return Results(paths, spec, records)
 
 
 class Delivered(NamedTuple):

@@ -69,7 +69,7 @@ class SearchPolicy:
             self._grid = [point for point in _shuffled(space.grid(), spec.search.seed) if _key(point) not in begun]
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
-        self._stopper = stopper_for(spec.scheduler, spec.metric.goal, spec.search.seed, records)
+        self._stopper = stopper_for(spec.scheduler, spec.metric.goal, spec.search.seed, records, spec.metric.several)
         self.study = Study(study_path, spec, space, records, prior.records)
         self._wishes = wishes
         self._taken = {record.assignment.enqueued for record in records}

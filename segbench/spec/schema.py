@@ -5,10 +5,19 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from segbench.core.config import DataConfig, TrialConfig
-from segbench.core.objectives import Requirement, parse_requirement
+from segbench.core.objectives import Objective, Requirement, known_goal, parse_requirement
 from segbench.core.paths import is_safe_name
 from segbench.core.records import Goal
 from segbench.spec.domains import DISTRIBUTIONS, Confidence
@@ -27,6 +36,48 @@ class Metric(Section):
 
     name: str = Field("val/miou", description="a metric that the training function reports")
     goal: Goal = Field("maximize", description="direction of improvement")
+    others: tuple[Objective, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_is_several(cls, given: object) -> object:
+        if isinstance(given, dict) and "others" in given:
+            raise ValueError("unknown key 'others'; several metrics are a list: [val/miou, model/latency_ms]")
+        if not isinstance(given, list):
+            return given
+        if not given:
+            raise ValueError("is an empty list; name a metric, such as val/miou")
+        first, *others = map(_metric_entry, given)
+        return {**first, "others": tuple(Objective(**other) for other in others)}
+
+    @model_serializer(mode="wrap")
+    def _several_are_a_list(self, plain: SerializerFunctionWrapHandler) -> Any:
+        first = dict(plain(self))
+        others = first.pop("others")
+        return [first, *others] if others else first
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All metrics, the one of curves, best epochs and patience first."""
+        return (Objective(self.name, self.goal), *self.others)
+
+    @property
+    def several(self) -> tuple[Objective, ...]:
+        """All metrics where there is more than one; else none."""
+        return self.objectives if self.others else ()
+
+
+def _metric_entry(given: object) -> dict[str, Any]:
+    """Return an entry of a list of metrics as a mapping with its goal."""
+    entry = {"name": given} if isinstance(given, str) else given
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry.keys() <= {"name", "goal"}:
+        raise ValueError(f"a metric in a list is a name, or {{name: ..., goal: ...}}, got {given!r}")
+    goal = entry.get("goal", known_goal(entry["name"]))
+    if goal not in get_args(Goal):
+        raise ValueError(
+            f"'{entry['name']}' in a list needs a goal: {{name: {entry['name']}, goal: maximize}}, or minimize"
+        )
+    return {"name": entry["name"], "goal": goal}
 
 
 class Baseline(Section):
@@ -278,6 +329,11 @@ class SweepSpec(Section):
         settings = schema["$defs"]["DataConfig"]["properties"]
         pair = {key: settings["size"].pop(key) for key in ("type", "prefixItems", "minItems", "maxItems")}
         settings["size"]["anyOf"] = [{"type": "integer", "minimum": 1}, pair]
+        several = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Metric"}]}}
+        del schema["$defs"]["Metric"]["properties"]["others"]
+        schema["$defs"].pop("Objective")
+        metric = schema["properties"]["metric"]
+        schema["properties"]["metric"] = {"anyOf": [{"$ref": metric.pop("$ref")}, several], **metric}
         schema["properties"]["parameters"]["additionalProperties"] = {"anyOf": [_FIXED_JSON, _ENTRY_JSON]}
         return schema
 

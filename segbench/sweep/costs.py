@@ -88,7 +88,7 @@ def asked_costs(spec: SweepSpec) -> tuple[str, ...]:
     """Return the costs that are to be known of a trial before it begins."""
     if not spec.is_segmentation:
         return ()
-    asked = {requirement.metric for requirement in spec.requirements}
+    asked = {requirement.metric for requirement in spec.requirements} | {other.name for other in spec.metric.others}
     return tuple(name for name in COST_METRICS if name in asked)
 
 

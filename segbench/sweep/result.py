@@ -357,7 +357,8 @@ def _has_ended(results: "Results") -> bool:
         return False
     if spec.retrain is None:
         return True
-    chosen = select_finalists(records.search, spec.retrain.top_k, records.goal, records.requirements)
+    bounds, objectives = records.requirements, records.objectives
+    chosen = select_finalists(records.search, spec.retrain.top_k, records.goal, bounds, objectives)
     planned = plan_retraining(chosen, spec.retrain.seeds, plan.max_epochs, spec.search.seed)
     tests = plan_tests(records.retrain) if spec.is_segmentation else []
     return _names(planned) <= _names(record.assignment for record in records.retrain) and _names(tests) <= _names(

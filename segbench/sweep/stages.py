@@ -151,7 +151,9 @@ class Sweep:
 
     def _select(self, searched: Sequence[TrialRecord]) -> list[TrialRecord]:
         top_k = self.spec.retrain.top_k if self.spec.retrain else 1
-        finalists = select_finalists(searched, top_k, self.spec.metric.goal, self.spec.requirements)
+        finalists = select_finalists(
+            searched, top_k, self.spec.metric.goal, self.spec.requirements, self.spec.metric.several
+        )
         if not finalists:
             reasons = "; ".join(_different(record.reason for record in searched))
             raise SegbenchError(

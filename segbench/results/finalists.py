@@ -54,6 +54,11 @@ class Finalist:
         return mean(self.scores) if self.scores else self.search_score
 
     @property
+    def is_whole(self) -> bool:
+        """Whether a training of full length has ended: a seed, or the search trial."""
+        return bool(self.finished) or self.search.state is TrialState.COMPLETE
+
+    @property
     def broken_requirement(self) -> str | None:
         """The first requirement that the row breaks, as a sentence: of the means over finished seeds' best epochs."""
         if not self.requirements or self.score is None:
@@ -113,10 +118,10 @@ def rank_finalists(records: Records) -> list[Finalist]:
 
 
 def rows_on_front(rows: Sequence[Finalist], objectives: Sequence[Objective]) -> list[bool]:
-    """Return of each row whether it has a score, meets the requirements, and none that does dominates it."""
+    """Return of each row whether none dominates it, of those that ran to their end and meet the requirements."""
     if not objectives:
         return [False] * len(rows)
-    able = [row.score is not None and row.broken_requirement is None for row in rows]
+    able = [row.is_whole and row.score is not None and row.broken_requirement is None for row in rows]
     losses = [row.losses(objectives) for row, is_able in zip(rows, able, strict=True) if is_able]
     found = iter(front_of(losses))
     return [is_able and next(found) for is_able in able]

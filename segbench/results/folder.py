@@ -18,6 +18,7 @@ from segbench.core.records import Goal, TrialRecord
 from segbench.results.audit import Audit, measure_audit
 from segbench.results.confidence import Confidence, measure_confidence
 from segbench.results.finalists import Finalist, rank_finalists
+from segbench.results.front import Front, measure_front
 from segbench.results.leaderboard import leaderboard_table, trials_table
 from segbench.results.parquet import metrics_parquet, trials_parquet
 from segbench.results.tables import render
@@ -77,6 +78,11 @@ class Results:
         from segbench.search.importance import importances  # optuna: half a second, for a sentence
 
         return importances(self.space, self.records.search, self.goal, self.spec.search.seed)
+
+    @cached_property
+    def front(self) -> Front | None:
+        """What a search for several metrics has found; None for one metric."""
+        return measure_front(self.records)
 
     @cached_property
     def audit(self) -> Audit | None:

@@ -32,7 +32,7 @@ class Section(BaseModel):
 
 
 class Metric(Section):
-    """What is optimised."""
+    """What is optimised; or a list of metrics, as names or `{name, goal}`, of which the first one steers."""
 
     name: str = Field("val/miou", description="a metric that the training function reports")
     goal: Goal = Field("maximize", description="direction of improvement")
@@ -437,9 +437,13 @@ def sections() -> dict[str, type]:
     return found
 
 
+_FROM_LISTS = frozenset({"others"})
+"""Fields that no file names: they come of a list."""
+
+
 def section_keys(section: type) -> tuple[str, ...]:
     """Return the keys that a section may have."""
     if issubclass(section, BaseModel):
-        return tuple(section.model_fields)
+        return tuple(name for name in section.model_fields if name not in _FROM_LISTS)
     assert is_dataclass(section)
     return tuple(field.name for field in fields(section))

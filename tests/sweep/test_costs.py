@@ -12,10 +12,12 @@ from segbench.core.config import TrialConfig
 from segbench.core.ledger import read_ledger
 from segbench.core.objectives import COST_METRICS
 from segbench.core.records import Cause
+from segbench.report.build import all_charts
 from segbench.results.folder import read_results
-from segbench.spec.load import LoadedSpec, spec_from
+from segbench.spec.load import LoadedSpec, load_spec, spec_from
 from segbench.sweep import costs
 from segbench.sweep.costs import CostBook, architecture_fields, architectures, measure_architecture
+from segbench.sweep.result import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,6 +117,8 @@ def test_a_sweep_with_requirements_trains_only_what_meets_them(tmp_path: Path, m
     board = read_results(paths).board
     assert board["breaks"].isna().all(), "nothing that was trained breaks a requirement"
 
+    assert load(str(paths.root)).status == "finished", "what was refused is not missing"
+
     def never(*args: object) -> dict[str, Any]:
         raise AssertionError("measured again")
 
@@ -125,3 +129,28 @@ def test_a_sweep_with_requirements_trains_only_what_meets_them(tmp_path: Path, m
     book = CostBook(tmp_path / "lost.jsonl", loaded.spec, records)
     for record in records:  # trials know the costs of their models
         assert book.of(record.assignment.config) == record.assignment.costs
+
+
+@pytest.mark.slow
+def test_a_sweep_for_two_metrics_goes_from_the_file_to_the_front(tmp_path: Path) -> None:
+    loaded = sweep(
+        tmp_path,
+        metric=["val/miou", "model/parameters"],
+        require={},
+        baselines=[{"name": "plain", "parameters": {"width": 4, "lr": 1e-3}}],
+        scheduler={"max_epochs": 2, "reduction_factor": 2},
+        retrain={"top_k": 2, "seeds": 1},
+    )
+    paths = run(loaded, tmp_path / "a", local)
+    results = read_results(paths)
+    weights = {r.assignment.name: r.assignment.costs["model/parameters"] for r in results.records.search}
+    assert results.board["search model/parameters"].tolist() == [weights[name] for name in results.board["name"]]
+    assert results.board["search model/parameters"].tolist() == results.board["parameters"].tolist(), "as tested"
+    assert results.board["front"].any()
+    assert results.front is not None
+    assert results.front.hypervolume >= 0
+    assert "front-1" in {chart.name for chart in all_charts(results)}
+    before = paths.ledger("search").read_bytes()
+    run(loaded, tmp_path / "a", local)
+    assert paths.ledger("search").read_bytes() == before
+    assert load_spec(paths.spec).spec.metric == loaded.spec.metric

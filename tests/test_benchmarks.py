@@ -29,6 +29,13 @@ def test_the_simulated_cluster_measures_every_part_of_a_sweep(tmp_path: Path) ->
     assert all(row["value"]["median"] > 0 for row in rows)
 
 
+def test_several_metrics_are_compared_and_nothing_that_cannot_pass_is_trained(tmp_path: Path) -> None:
+    *methods, constraint = _quick_rows("pareto", tmp_path)
+    assert all(0 < value <= 1 for row in methods for value in row["values"])
+    assert constraint["broken"] > 0
+    assert constraint["trained"] == 0
+
+
 def _quick_rows(name: str, folder: Path) -> list[dict[str, Any]]:
     command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--json", str(folder / "out.json")]
     done = subprocess.run(

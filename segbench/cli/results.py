@@ -72,7 +72,7 @@ def compare(folder: str, top: int, browse: bool) -> None:
 
     paths, loaded = open_sweep(folder)
     metric = loaded.spec.metric
-    records = read_records(paths, metric.name, metric.goal)
+    records = read_records(paths, metric.name, metric.goal, loaded.spec.requirements, metric.several)
     delivered = read_delivered(paths)
     chosen = [delivered.run_ids[key] for key in choose_runs(records, top) if key in delivered.run_ids]
     if not chosen:

@@ -10,11 +10,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from segbench.core.errors import DiskFullError, StateError
+from segbench.core.objectives import Objective, Requirement
 from segbench.core.paths import STAGES, Stage, SweepPaths, is_disk_full
 from segbench.core.records import Assignment, Attempt, Cause, EpochRecord, Goal, TrialRecord, TrialState
 
@@ -33,6 +34,10 @@ class Records:
     retrain: Sequence[TrialRecord] = ()
     """Empty when nothing is retrained."""
     test: Sequence[TrialRecord] = ()
+    requirements: Sequence[Requirement] = field(default=(), kw_only=True)
+    objectives: Sequence[Objective] = field(default=(), kw_only=True)
+    """All metrics that were searched for, the one of the scores first; empty where there is no other."""
+    """Bounds that a model must keep."""
 
     def __getitem__(self, stage: Stage) -> Sequence[TrialRecord]:
         """Return the trials of one stage, by number."""
@@ -56,9 +61,16 @@ def read_ledger(path: Path) -> list[TrialRecord]:
     return reader.records
 
 
-def read_records(paths: SweepPaths, metric: str, goal: Goal) -> Records:
+def read_records(
+    paths: SweepPaths,
+    metric: str,
+    goal: Goal,
+    requirements: Sequence[Requirement] = (),
+    objectives: Sequence[Objective] = (),
+) -> Records:
     """Return what the ledgers of all stages say, also while the sweep runs."""
-    return Records(metric, goal, *(read_ledger(paths.ledger(stage)) for stage in STAGES))
+    stages = (read_ledger(paths.ledger(stage)) for stage in STAGES)
+    return Records(metric, goal, *stages, requirements=requirements, objectives=objectives)
 
 
 class LedgerReader:
@@ -151,7 +163,10 @@ class Ledger:
 
     def start(self, assignment: Assignment) -> TrialRecord:
         """Record that a trial starts."""
-        return self._append({"event": "start", **asdict(assignment)})
+        fields = asdict(assignment)
+        if not fields["costs"]:  # of most sweeps: their ledgers need not know the word
+            del fields["costs"]
+        return self._append({"event": "start", **fields})
 
     def epoch(self, number: int, epoch: EpochRecord) -> TrialRecord:
         """Record an epoch; one that is already there is replaced (a trial repeats epochs after a crash)."""

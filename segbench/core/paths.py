@@ -31,6 +31,7 @@ class SweepPaths:
     state/data.json         which data exactly: key of the packed set, digest, images of each split, groups
     state/enqueued.jsonl    trials that were asked for while the sweep ran, or after
     state/prior.json        trials of earlier sweeps that this one learns from, as they were when it began
+    state/costs.jsonl       what models cost to run, where the sweep asks for it: measured before training
     state/sharing.json      what trials need of a GPU: measured, and decided
     state/mlflow.json       what MLflow was given; a cache that can be deleted
     state/sweep_id          marks this sweep's runs in MLflow
@@ -121,6 +122,11 @@ class SweepPaths:
     def prior(self) -> Path:
         """Trials of earlier sweeps, taken at the first start."""
         return self.root / "state" / "prior.json"
+
+    @property
+    def costs(self) -> Path:
+        """What models cost to run, a JSON line per architecture."""
+        return self.root / "state" / "costs.jsonl"
 
     @property
     def sharing(self) -> Path:

@@ -12,6 +12,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from segbench.core.config import DataConfig
 from segbench.core.errors import SegbenchError
+from segbench.core.objectives import Goal as Goal
+from segbench.core.objectives import Objective, Requirement, violation
 
 Scalar = bool | int | float | str | None
 Params = Mapping[str, Scalar]
@@ -19,8 +21,6 @@ Params = Mapping[str, Scalar]
 
 Confusion = tuple[tuple[int, ...], ...]
 """Pixel counts, rows = truth, columns = prediction, K x K."""
-
-Goal = Literal["maximize", "minimize"]
 
 
 class TrialState(StrEnum):
@@ -69,6 +69,13 @@ class Assignment:
     """Number of the trial of the stage before that this one repeats (retrain) or tests (test)."""
     enqueued: str | None = None
     """Of an enqueued one the id of its line in ``state/enqueued.jsonl``."""
+    costs: Params = field(default_factory=dict)
+    """What the model costs to run (``model/...``), where the sweep asks for it: known before training."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the model is known to break a requirement: its costs were measured, and are the problem."""
+        return bool(self.problem and self.costs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +196,8 @@ class Cause(StrEnum):
     """The node was given notice that it goes away; the trial's last epoch is kept."""
     DISK = "disk full"
     """A checkpoint could not be written."""
+    REQUIREMENT = "requirement"
+    """The model breaks what ``require:`` asks for, which was known before training."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +269,17 @@ class TrialRecord:
     def best(self, goal: Goal) -> EpochRecord | None:
         """Return the first epoch with the best finite score; None when there is none."""
         return best_epoch(self.epochs, goal)
+
+    def losses_at(self, epoch: EpochRecord, objectives: Sequence[Objective]) -> tuple[float, ...]:
+        """Return what is to be minimised after an epoch: of the score, then of what the model costs or has reported."""
+        first, *others = objectives
+        known = {**epoch.metrics, **self.assignment.costs}
+        return (first.loss(epoch.score), *(other.loss(known.get(other.name)) for other in others))
+
+    def broken_requirement(self, goal: Goal, requirements: Sequence[Requirement]) -> str | None:
+        """Return the first requirement that the best epoch breaks, as a sentence; None for none, or without a score."""
+        best = self.best(goal)
+        return None if best is None else violation(requirements, {**best.metrics, **self.assignment.costs})
 
     def as_stopped(self) -> "TrialRecord":
         """Return the trial as it would be without the audit: what other trials and the sampler may know of it."""

@@ -6,23 +6,47 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from segbench.final.model import LoadedModel
+from segbench.training.switches import Switches
 
 MAX_RUNS, MIN_RUNS, MAX_SECONDS = 30, 3, 1.0
 """A latency is the median of so many runs after a warm-up; fewer, at least three, where they take over a second."""
 MIB = 2**20
 
 
+class Runnable(Protocol):
+    """A model that can be run; :class:`segbench.final.model.LoadedModel` is one."""
+
+    @property
+    def module(self) -> nn.Module:
+        """In eval mode, without gradients."""
+        ...
+
+    @property
+    def switches(self) -> Switches:
+        """How it computes."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+
 @torch.inference_mode()
-def measure_cost(model: LoadedModel, batch_size: int) -> dict[str, Any]:
+def measure_cost(model: Runnable, batch_size: int) -> dict[str, Any]:
     """Return ``model/...``: what one forward pass takes, images already on the device and normalised.
 
     ``parameters`` (trained weights), ``gmacs`` (10^9 multiply-adds for one image), ``latency_ms`` (one image),
@@ -56,7 +80,7 @@ def describe_device(device: torch.device) -> str:
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _images(model: LoadedModel, count: int) -> Tensor:
+def _images(model: Runnable, count: int) -> Tensor:
     images = torch.zeros((count, 3, *model.size), device=model.device)
     return images.contiguous(memory_format=model.switches.memory_format)
 
@@ -80,7 +104,7 @@ def _latency_ms(run: Callable[[], None], device: torch.device) -> float:
     return round(1000 * statistics.median(times), 4)
 
 
-def _weight_bytes(model: LoadedModel) -> int:
+def _weight_bytes(model: Runnable) -> int:
     tensors = (*model.module.parameters(), *model.module.buffers())
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

@@ -13,6 +13,7 @@ from segbench import __version__
 from segbench.core.paths import SweepPaths, atomic_write
 from segbench.report import markup
 from segbench.report.cost_charts import cost_charts
+from segbench.report.front_charts import front_charts, front_sentence
 from segbench.report.library import library
 from segbench.report.model_charts import model_charts
 from segbench.report.pictures import make_gallery
@@ -31,6 +32,7 @@ _WIDTHS = {
         "confusion-columns",
         "importance-",
         "intervals",
+        "front-",
         "cost-",
     ),
     "third": ("best-by-", "slice-"),
@@ -77,7 +79,7 @@ def write_figures(results: Results, folder: Path) -> int:
 
 def all_charts(results: Results) -> list[Chart]:
     """Return every chart of a sweep, in the order of the page."""
-    return [*model_charts(results), *cost_charts(results), *search_charts(results)]
+    return [*model_charts(results), *front_charts(results), *cost_charts(results), *search_charts(results)]
 
 
 def _sweep_body(results: Results, prefix: str, charts: dict[str, Any]) -> str:
@@ -90,6 +92,7 @@ def _sweep_body(results: Results, prefix: str, charts: dict[str, Any]) -> str:
 
     sections = [
         ("leaderboard", "Leaderboard", markup.leaderboard(results.board, results.metric)),
+        ("front", "Front", _front(results, grid("front-"))),
         ("trust", "How far to trust it", trust_facts(results) + grid("intervals", "agreement")),
         ("pictures", "Pictures", markup.gallery(make_gallery(results)) if results.spec.is_segmentation else ""),
         ("costs", "What they cost", markup.costs(results.board) + grid("cost-")),
@@ -104,6 +107,11 @@ def _sweep_body(results: Results, prefix: str, charts: dict[str, Any]) -> str:
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in conclude(results))
     head = f'<p class="quiet">{escape(_summary(results))}</p><ol class="conclusion">{sentences}</ol><nav>{links}</nav>'
     return head + "".join(f'<h2 id="{key}">{title}</h2>{content}' for key, title, content in shown)
+
+
+def _front(results: Results, grid: str) -> str:
+    sentence = front_sentence(results)
+    return f"<p>{escape(sentence)}</p>{grid}" if sentence else ""
 
 
 def _slices(grid: str) -> str:

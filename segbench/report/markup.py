@@ -32,6 +32,12 @@ def leaderboard(board: pd.DataFrame, metric: str) -> str:
     for name in ("model", "state"):
         if board[name].notna().any() and board[name].nunique() > (name == "state"):
             columns[name] = board[name].fillna("").tolist()
+    if "front" in board:
+        columns["front"] = ["front" if is_on_front else "" for is_on_front in board["front"]]
+        others = [name for name in map(str, board) if name.startswith("search ") and name != f"search {metric}"]
+        columns |= {name.removeprefix("search "): [_number(value) for value in board[name]] for name in others}
+    if "breaks" in board:
+        columns["breaks"] = board["breaks"].fillna("").tolist()
     if f"{metric} mean" in board:
         columns[metric] = _with_std(board, metric)
         columns["seeds"] = board["seeds"].tolist()

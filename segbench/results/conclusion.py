@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from segbench.core.records import Scalar
-from segbench.results.finalists import Finalist, mean, sample_std
+from segbench.results.finalists import Finalist, mean, rows_on_front, sample_std
 from segbench.results.folder import Results
 from segbench.spec.domains import Categorical, Constant, Domain, Integer, Transformed
 
@@ -12,17 +12,34 @@ EDGE = 0.05
 
 
 def conclude(results: Results) -> list[str]:
-    """Return five sentences; fewer while there is nothing to say yet."""
+    """Return five sentences; fewer while there is nothing to say yet.
+
+    Of a search for several metrics they are about the first one alone, which a sentence before them says.
+    """
     ranked = [row for row in results.finalists if row.score is not None]
     if not ranked:
         return ["No trial has a score yet."]
     winner = ranked[0]
     return [
+        *_which_metric(results),
         _what_won(winner, results),
         _by_how_much(winner, ranked[1:], results),
         _how_sure(winner, ranked[1:], results),
         _what_mattered(results),
         _what_next(winner, ranked[1:], results),
+    ]
+
+
+def _which_metric(results: Results) -> list[str]:
+    if not results.records.objectives:
+        return []
+    names = [objective.name for objective in results.records.objectives]
+    marks = rows_on_front(results.finalists, results.records.objectives)
+    front = [row.name for row, is_on_front in zip(results.finalists, marks, strict=True) if is_on_front]
+    told = f"{len(front)} of {len(marks)} rows" if len(front) > 5 else _listed(front)
+    return [
+        f"No row is better in {_listed(names)} together than {told}; what follows is about the primary metric, "
+        f"{results.metric}, alone."
     ]
 
 

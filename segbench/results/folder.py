@@ -18,6 +18,7 @@ from segbench.core.records import Goal, TrialRecord
 from segbench.results.audit import Audit, measure_audit
 from segbench.results.confidence import Confidence, measure_confidence
 from segbench.results.finalists import Finalist, rank_finalists
+from segbench.results.front import Front, measure_front
 from segbench.results.leaderboard import leaderboard_table, trials_table
 from segbench.results.parquet import metrics_parquet, trials_parquet
 from segbench.results.tables import render
@@ -79,6 +80,11 @@ class Results:
         return importances(self.space, self.records.search, self.goal, self.spec.search.seed)
 
     @cached_property
+    def front(self) -> Front | None:
+        """What a search for several metrics has found; None for one metric."""
+        return measure_front(self.records)
+
+    @cached_property
     def audit(self) -> Audit | None:
         """How often it was wrong to stop a trial, as far as was audited."""
         retrain = self.spec.retrain
@@ -103,7 +109,9 @@ def read_results(paths: SweepPaths, spec: SweepSpec | None = None) -> Results:
         spec: its sweep file, if it has been read already.
     """
     spec = spec or load_spec(paths.spec, is_remote=True).spec
-    return Results(paths, spec, read_records(paths, spec.metric.name, spec.metric.goal))
+    metric = spec.metric
+    records = read_records(paths, metric.name, metric.goal, spec.requirements, metric.several)
+    return Results(paths, spec, records)
 
 
 class Delivered(NamedTuple):

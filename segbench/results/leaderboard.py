@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from segbench.core.ledger import Records
+from segbench.core.objectives import Objective
 from segbench.core.paths import Stage
 from segbench.core.records import TrialRecord, TrialState
 from segbench.results.confidence import Confidence
-from segbench.results.finalists import Finalist, mean, rank_finalists, sample_std
+from segbench.results.finalists import Finalist, mean, rank_finalists, rows_on_front, sample_std
 
 Row = dict[str, Any]
 
@@ -82,7 +83,8 @@ def leaderboard_table(
     groups = _test_groups(test)
     ranks = {finalist.name: rank for rank, finalist in enumerate(finalists, start=1)}
     rows = []
-    for rank, finalist in enumerate(finalists, start=1):
+    fronts = rows_on_front(finalists, records.objectives)
+    for rank, (finalist, is_on_front) in enumerate(zip(finalists, fronts, strict=True), start=1):
         row: Row = {
             "rank": rank,
             "name": finalist.name,
@@ -95,10 +97,29 @@ def leaderboard_table(
             **(_seed_cells(finalist, metric) if retrain else _trial_cells(finalist.search)),
             **_test_cells(finalist, groups),
             **_cost_cells(finalist, (num_parameters or {}).get(finalist.name)),
+            "breaks": finalist.broken_requirement,
+            "front": is_on_front,
+            **_objective_cells(finalist, records.objectives),
             **_confidence_cells(finalist.name, ranks, confidence or Confidence()),
         }
         rows.append(row)
-    return _frame(rows, _leaderboard_columns(metric, bool(retrain), bool(test), groups, params))
+    columns = _leaderboard_columns(metric, bool(retrain), bool(test), groups, params)
+    own = ["breaks"] if records.requirements else []
+    own += ["front", *(_column(objective) for objective in records.objectives[1:])] if records.objectives else []
+    place = columns.index("reason") + 1
+    return _frame(rows, [*columns[:place], *own, *columns[place:]])
+
+
+def _column(objective: Objective) -> str:
+    """Return the column of a metric that is searched for beside the first: of a cost not that of the test stage."""
+    return f"search {objective.name}"
+
+
+def _objective_cells(finalist: Finalist, objectives: Sequence[Objective]) -> Row:
+    if not objectives or finalist.score is None:
+        return {}
+    pairs = zip(objectives[1:], finalist.losses(objectives)[1:], strict=True)
+    return {_column(objective): objective.value(loss) if math.isfinite(loss) else None for objective, loss in pairs}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import pandas as pd
 
 Format = Literal["csv", "markdown"]
 
-TEXT_COLUMNS = {"name", "model", "state", "reason", "tied with"}
+TEXT_COLUMNS = {"name", "model", "state", "reason", "tied with", "front", "breaks"}
 """Main columns that are no numbers: they stand to the left."""
 _NUMBER_FORMATS = {"rank": "d", "seeds": "d", "epochs": ".4g", "seconds": ".0f"}
 
@@ -60,6 +60,10 @@ def _summarize_column(table: pd.DataFrame, column: str) -> tuple[str, list[str]]
         return f"{score} 95 %", [" to ".join(_number(x, ".3f") for x in pair if not pd.isna(x)) for pair in pairs]
     if column == "tied_with":
         return "tied with", ["" if pd.isna(value) else value.replace(";", ", ") for value in values]
+    if column == "front":
+        return column, ["front" if value else "" for value in values]
+    if column.startswith("search model/"):
+        return column, [_number(value, ".4g") for value in values]
     if column.startswith("search "):
         return column, [_number(value, ".4f") for value in values]
     if column == "parameters":

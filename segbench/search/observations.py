@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from segbench.core.objectives import Requirement
 from segbench.core.records import Assignment, Cause, Goal, Scalar, TrialRecord, TrialState
 from segbench.spec.domains import Domain, is_number, is_same
 from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space, Transformed
 
-_WORST = (Cause.NON_FINITE, Cause.MEMORY)
+_WORST = (Cause.NON_FINITE, Cause.MEMORY, Cause.REQUIREMENT)
 """Failures that are the configuration's own."""
 
 CLIP_SHARE = 0.1
@@ -32,7 +33,7 @@ class Outcome(Enum):
     STOPPED = "stopped"
     """Stopped at a rung, or waits there; its last score counts, behind those that came further."""
     WORST = "worst"
-    """Diverged, or out of memory."""
+    """Diverged, out of memory, or never trained because its model breaks a requirement."""
     NONE = "none"
     """Says nothing of its configuration."""
 
@@ -73,15 +74,19 @@ class FitCounts:
         return f"{self.kept} trials kept, {self.clipped} clipped, {self.dropped} dropped"
 
 
-def observe(record: TrialRecord, space: Space, goal: Goal) -> Observation:
+def observe(record: TrialRecord, space: Space, goal: Goal, requirements: Sequence[Requirement] = ()) -> Observation:
     """Return what a sampler learns of a trial.
 
     Args:
         record: the trial; of an audited one what would have been known without the audit.
         space: the parameters.
         goal: direction of improvement.
+        requirements: of the sweep; a trial whose best epoch breaks one counts as if it had been stopped at its end,
+            behind those that meet them.
     """
     outcome, score = _outcome(record, goal)
+    if outcome is Outcome.SCORED and record.broken_requirement(goal, requirements) is not None:
+        outcome = Outcome.STOPPED
     is_drawn = record.assignment.origin == "search"
     if is_drawn and record.state.is_finished and fit(record.assignment, space) is None:
         outcome = Outcome.NONE  # drawn from the space as it was before

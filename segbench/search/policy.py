@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segbench.core.enqueued import Enqueued, Wishes
 from segbench.core.errors import SpecError
+from segbench.core.objectives import violation
 from segbench.core.records import Assignment, Params, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
 from segbench.search.rungs import is_audited, stopper_for
@@ -16,6 +17,18 @@ from segbench.search.study import Study
 from segbench.search.warm_start import WarmStart, place
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space, baseline_params, build_config
+
+MAX_REFUSED_SHARE = 10
+"""At most so many times ``budget.trials`` refused configurations come on top of the budget."""
+
+
+def num_on_top(num_refused: int, budget: int) -> int:
+    """Return how many trials come on top of ``budget.trials`` for those that broke a requirement untrained."""
+    return min(num_refused, MAX_REFUSED_SHARE * budget)
+
+
+def _no_costs(config: Mapping[str, Any]) -> Params:
+    return {}
 
 
 class SearchPolicy:
@@ -31,6 +44,7 @@ class SearchPolicy:
         records: trials of earlier starts.
         prior: what the sampler learns from earlier sweeps.
         wishes: trials that were asked for; read before each proposal. They come on top of the budget.
+        costs: what a configuration's model costs to run, of what the sweep asks for; nothing where that is not known.
     """
 
     def __init__(
@@ -41,8 +55,12 @@ class SearchPolicy:
         records: Sequence[TrialRecord] = (),
         prior: WarmStart | None = None,
         wishes: Wishes = tuple,
+        costs: Callable[[Mapping[str, Any]], Params] = _no_costs,
     ) -> None:
         prior = prior or WarmStart()
+        self._costs = costs
+        self._requirements = tuple(bound for bound in spec.requirements if bound.is_known_before_training)
+        self._num_refused = sum(is_refused_proposal(record.assignment) for record in records)
         self._spec = spec
         self._space = space
         self._grid: list[dict[str, Scalar]] | None = None
@@ -51,7 +69,9 @@ class SearchPolicy:
             self._grid = [point for point in _shuffled(space.grid(), spec.search.seed) if _key(point) not in begun]
         self._budget_s = None if spec.budget.trial_hours is None else spec.budget.trial_hours * 3600
         self._spent_s = sum(record.seconds for record in records)
-        self._stopper = stopper_for(spec.scheduler, spec.metric.goal, spec.search.seed, records, self._family_of)
+        self._stopper = stopper_for(
+            spec.scheduler, spec.metric.goal, spec.search.seed, records, self._family_of, spec.metric.several
+        )
         self.study = Study(study_path, spec, space, records, prior.records)
         self._wishes = wishes
         self._taken = {record.assignment.enqueued for record in records}
@@ -64,7 +84,8 @@ class SearchPolicy:
     @property
     def num_trials(self) -> int:
         """Trials of the whole search, as far as it is known now: with baselines, and what was asked for."""
-        searched = self._spec.budget.trials
+        budget = self._spec.budget.trials
+        searched = budget + num_on_top(self._num_refused, budget)
         if self._grid is not None:
             searched = self._counts["search"] + len(self._grid)
         return len(self._spec.baselines) + searched + self._counts["enqueued"] + len(self._waiting())
@@ -75,6 +96,7 @@ class SearchPolicy:
         if proposed is not None:
             self._counts[proposed.origin] += 1
             self._taken.add(proposed.enqueued)
+            self._num_refused += is_refused_proposal(proposed)
         return proposed
 
     def _propose(self, number: int) -> Assignment | None:
@@ -160,10 +182,14 @@ class SearchPolicy:
     def _assignment(self, number: int, params: dict[str, Scalar]) -> Assignment:
         problem = ""
         config: dict[str, Any] = {}
+        costs: Params = {}
         try:
             config = build_config(self._spec, params)
         except SpecError as error:
             problem = str(error)
+        else:
+            costs = self._costs(config)
+            problem = violation(self._requirements, costs) or "" if costs else ""
         return Assignment(
             number=number,
             name=f"trial-{number:04d}",
@@ -173,7 +199,13 @@ class SearchPolicy:
             seed=derive_seed(self._spec.search.seed, "trial", number),
             max_epochs=self._spec.scheduler.max_epochs,
             problem=problem,
+            costs=costs,
         )
+
+
+def is_refused_proposal(assignment: Assignment) -> bool:
+    """Whether a trial was proposed by the search and broke a requirement untrained."""
+    return assignment.origin == "search" and assignment.is_refused
 
 
 def _key(point: Params) -> str:

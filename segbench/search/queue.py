@@ -318,7 +318,8 @@ def failure_in(record: TrialRecord, metric: str | None) -> tuple[str, Cause | No
     between the line that says so and the trial's end changes nothing.
     """
     if record.assignment.problem:
-        return f"infeasible: {record.assignment.problem}", None
+        cause = Cause.REQUIREMENT if record.assignment.is_refused else None
+        return f"infeasible: {record.assignment.problem}", cause
     if metric is None or not record.epochs:
         return None
     last = record.epochs[-1]

@@ -16,8 +16,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Protocol
 
+from segbench.core.objectives import Objective
 from segbench.core.records import EpochRecord, Goal, TrialRecord, best_epoch
 from segbench.core.seeding import derive_seed
+from segbench.search.pareto import places
 from segbench.spec.schema import Scheduler
 
 
@@ -53,11 +55,14 @@ def rung_scores(records: Iterable[TrialRecord], rung: int, goal: Goal) -> dict[i
 
 def score_at(epochs: Sequence[EpochRecord], rung: int, goal: Goal) -> float | None:
     """Return the best finite score up to the first report at or past epoch ``rung``; None if there is none."""
-    reached = next((epoch.epoch for epoch in epochs if epoch.epoch >= rung), None)
-    if reached is None:
-        return None
-    best = best_epoch([epoch for epoch in epochs if epoch.epoch <= reached], goal)
+    best = best_at(epochs, rung, goal)
     return None if best is None else best.score
+
+
+def best_at(epochs: Sequence[EpochRecord], rung: int, goal: Goal) -> EpochRecord | None:
+    """Return the epoch with the best finite score up to the first report at or past ``rung``; None if there is none."""
+    reached = next((epoch.epoch for epoch in epochs if epoch.epoch >= rung), None)
+    return None if reached is None else best_epoch([epoch for epoch in epochs if epoch.epoch <= reached], goal)
 
 
 class Stopper(Protocol):
@@ -92,8 +97,8 @@ class Board:
         """Epoch -> trial number -> score."""
         return self._scores
 
-    def put(self, epoch: int, number: int, score: float) -> None:
-        """Set a trial's score, in place of what it had."""
+    def put(self, epoch: int, number: int, score: float, losses: tuple[float, ...] = ()) -> None:
+        """Set a trial's score, in place of what it had; ``losses`` are of all metrics, where there are several."""
         scores, ascending = self._scores[epoch], self._sorted[epoch]
         if number in scores:
             del ascending[bisect_left(ascending, scores[number])]
@@ -104,11 +109,38 @@ class Board:
         """Return how many trials have a score."""
         return len(self._sorted[epoch])
 
-    def num_better(self, epoch: int, score: float) -> int:
-        """Return how many scores are strictly better."""
-        ascending = self._sorted[epoch]
+    def num_better(self, epoch: int, number: int) -> int:
+        """Return how many trials are strictly better than one that has a score."""
+        ascending, score = self._sorted[epoch], self._scores[epoch][number]
         is_max = self._goal == "maximize"
         return len(ascending) - bisect_right(ascending, score) if is_max else bisect_left(ascending, score)
+
+
+class FrontBoard(Board):
+    """Several metrics at given epochs: a trial is better by the front that it is on, and there by having more room.
+
+    As Schmucker et al., "Multi-objective Asynchronous Successive Halving" (arXiv:2106.12639, 2021), promote: by
+    non-dominated sorting, ties broken within a front.
+    """
+
+    def __init__(self, epochs: Sequence[int], goal: Goal) -> None:
+        super().__init__(epochs, goal)
+        self._losses: dict[int, dict[int, tuple[float, ...]]] = {epoch: {} for epoch in epochs}
+        self._places: dict[int, dict[int, int]] = {}
+
+    def put(self, epoch: int, number: int, score: float, losses: tuple[float, ...] = ()) -> None:
+        """Set a trial's losses, in place of what it had."""
+        super().put(epoch, number, score)
+        if self._losses[epoch].get(number) != losses:
+            self._losses[epoch][number] = losses
+            self._places.pop(epoch, None)
+
+    def num_better(self, epoch: int, number: int) -> int:
+        """Return how many trials are strictly better than one that has a score."""
+        if epoch not in self._places:
+            losses = self._losses[epoch]
+            self._places[epoch] = dict(zip(losses, places(list(losses.values())), strict=True))
+        return self._places[epoch][number]
 
 
 class Rungs:
@@ -122,20 +154,26 @@ class Rungs:
         reduction_factor: one in so many passes, at least 2.
         goal: direction of improvement.
         records: trials that have reported before.
+        objectives: all metrics, where there are several: then a trial is compared by non-dominated rank.
     """
 
     pauses = False
 
     def __init__(
-        self, epochs: Sequence[int], reduction_factor: int, goal: Goal, records: Iterable[TrialRecord] = ()
+        self,
+        epochs: Sequence[int],
+        reduction_factor: int,
+        goal: Goal,
+        records: Iterable[TrialRecord] = (),
+        objectives: Sequence[Objective] = (),
     ) -> None:
         self._reduction_factor = reduction_factor
         self._goal: Goal = goal
-        self._board = Board(epochs, goal)
-        known = list(records)
-        for rung in epochs:
-            for number, score in rung_scores(known, rung, goal).items():
-                self._board.put(rung, number, score)
+        self._objectives = objectives
+        self._board = FrontBoard(epochs, goal) if objectives else Board(epochs, goal)
+        for record in records:
+            for rung in epochs:
+                self._put(rung, record.as_stopped())
 
     @property
     def scores(self) -> Mapping[int, Mapping[int, float]]:
@@ -149,9 +187,7 @@ class Rungs:
         reported alone, so that it is the same after a restart.
         """
         for rung in self._reached(record):
-            score = score_at(record.epochs, rung, self._goal)
-            if score is not None:
-                self._board.put(rung, record.number, score)
+            self._put(rung, record)
 
     def passes(self, record: TrialRecord) -> bool:
         """Whether a trial that was entered goes on after its last report.
@@ -165,10 +201,15 @@ class Rungs:
         return None
 
     def _passes_rung(self, number: int, rung: int) -> bool:
-        score = self.scores[rung].get(number)
-        if score is None:
+        if number not in self.scores[rung]:
             return True
-        return is_among_best(self._board.num_better(rung, score), self._board.count(rung), self._reduction_factor)
+        return is_among_best(self._board.num_better(rung, number), self._board.count(rung), self._reduction_factor)
+
+    def _put(self, rung: int, record: TrialRecord) -> None:
+        best = best_at(record.epochs, rung, self._goal)
+        if best is not None:
+            losses = record.losses_at(best, self._objectives) if self._objectives else ()
+            self._board.put(rung, record.number, best.score, losses)
 
     def _reached(self, record: TrialRecord) -> list[int]:
         """Return the rungs that the last report is the first to reach."""
@@ -188,6 +229,7 @@ class Promotion(Rungs):
         records: trials that have reported before.
         is_progressive: as in PASHA (Bohdal et al., ICLR 2023), nothing is promoted past the second rung, or past a
             rung whose trials stand in the same order as at the rung before: then more epochs would tell nothing new.
+        objectives: as of :class:`Rungs`.
     """
 
     pauses = True
@@ -199,8 +241,9 @@ class Promotion(Rungs):
         goal: Goal,
         records: Iterable[TrialRecord] = (),
         is_progressive: bool = False,
+        objectives: Sequence[Objective] = (),
     ) -> None:
-        super().__init__(epochs, reduction_factor, goal, records)
+        super().__init__(epochs, reduction_factor, goal, records, objectives)
         self._is_progressive = is_progressive
 
     def promoted(self, waiting: Sequence[TrialRecord]) -> int | None:
@@ -211,21 +254,18 @@ class Promotion(Rungs):
             rung = rungs[bisect_right(rungs, record.epochs_done) - 1]
             if record.number in self.scores[rung]:
                 there[rung].append(record.number)
-        sign = -1 if self._goal == "maximize" else 1
         for rung in reversed(rungs):
-            scores = self.scores[rung]
-            best = min(there[rung], key=lambda number: (sign * scores[number], number), default=None)
+            best = next(iter(self._in_order(there[rung], rung)), None)
             if best is not None and self._passes_rung(best, rung):
                 return best
         return None
 
     def _passes_rung(self, number: int, rung: int) -> bool:
-        score = self.scores[rung].get(number)
-        if score is None:
+        if number not in self.scores[rung]:
             return True
         if self._is_progressive and rung >= self._last_useful_rung():
             return False
-        return self._board.num_better(rung, score) < self._board.count(rung) // self._reduction_factor
+        return self._board.num_better(rung, number) < self._board.count(rung) // self._reduction_factor
 
     def _last_useful_rung(self) -> int:
         """Return the first rung, from the second, whose trials stand in the order that they had at the one before."""
@@ -238,8 +278,7 @@ class Promotion(Rungs):
 
     def _in_order(self, numbers: Iterable[int], rung: int) -> list[int]:
         """Return trials as they stand at a rung, best first."""
-        scores = self.scores[rung]
-        return sorted(numbers, key=lambda number: (self._board.num_better(rung, scores[number]), number))
+        return sorted(numbers, key=lambda number: (self._board.num_better(rung, number), number))
 
 
 class Brackets:
@@ -254,6 +293,7 @@ class Brackets:
         goal: direction of improvement.
         draw: trial number -> uniform number in [0, 1).
         records: trials that have reported before.
+        objectives: as of :class:`Rungs`.
     """
 
     pauses = False
@@ -265,12 +305,13 @@ class Brackets:
         goal: Goal,
         draw: Callable[[int], float],
         records: Iterable[TrialRecord] = (),
+        objectives: Sequence[Objective] = (),
     ) -> None:
         known = list(records)
         self._draw = draw
         self._weights = bracket_weights(len(epochs), reduction_factor)
         self._brackets = [
-            Rungs(epochs[first:], reduction_factor, goal, [r for r in known if self._is_in(r, first)])
+            Rungs(epochs[first:], reduction_factor, goal, [r for r in known if self._is_in(r, first)], objectives)
             for first in range(len(epochs) + 1)
         ]
 
@@ -411,6 +452,7 @@ def stopper_for(
     seed: int,
     records: Iterable[TrialRecord] = (),
     family_of: Callable[[TrialRecord], Hashable] = lambda record: (),
+    objectives: Sequence[Objective] = (),
 ) -> Stopper:
     """Return the rule that a sweep file asks for.
 
@@ -420,21 +462,28 @@ def stopper_for(
         seed: of the sweep; brackets are drawn from it and the trial's number.
         records: trials that have reported before.
         family_of: trial -> the family within which it is compared; None of it: all are one.
+        objectives: all metrics, where there are several.
     """
-    return ByFamily(lambda known: _rule_for(scheduler, goal, seed, known), family_of, records)
+    return ByFamily(lambda known: _rule_for(scheduler, goal, seed, known, objectives), family_of, records)
 
 
-def _rule_for(scheduler: Scheduler, goal: Goal, seed: int, records: Sequence[TrialRecord]) -> Stopper:
+def _rule_for(
+    scheduler: Scheduler, goal: Goal, seed: int, records: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> Stopper:
     rungs, factor = scheduler.rungs, scheduler.reduction_factor
     match scheduler.type:
         case "asha-promote" | "pasha":
-            return Promotion(rungs, factor, goal, records, is_progressive=scheduler.type == "pasha")
+            return Promotion(rungs, factor, goal, records, scheduler.type == "pasha", objectives)
         case "hyperband":
-            return Brackets(rungs, factor, goal, lambda number: derive_seed(seed, "bracket", number) / 2**31, records)
+
+            def draw(number: int) -> float:
+                return derive_seed(seed, "bracket", number) / 2**31
+
+            return Brackets(rungs, factor, goal, draw, records, objectives)
         case "median":
             return MedianRule(scheduler.first_rung, scheduler.max_epochs, goal, records)
         case _:
-            return Rungs(rungs, factor, goal, records)
+            return Rungs(rungs, factor, goal, records, objectives)
 
 
 def is_audited(scheduler: Scheduler, seed: int, number: int) -> bool:

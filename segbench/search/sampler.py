@@ -26,6 +26,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from segbench.core.seeding import derive_seed
+from segbench.search.pareto import places_within
 from segbench.search.parzen import CategoryDensity, Density, Floats, Guess, NumberDensity
 
 NUM_CANDIDATES = 24
@@ -35,14 +36,14 @@ MAX_GOOD = 25
 MAX_OTHERS = 400
 """The other trials' density is made of at most so many."""
 
-Rank = tuple[float, float, float]
-"""Of a trial among the others, smaller is better: kind, less epochs, loss."""
+Rank = tuple[float, ...]
+"""Of a trial among the others, smaller is better: kind, less epochs, loss; with several metrics the loss in each."""
 BROKEN = 2.0
 """Kind of a trial that diverged, or needed more memory than there is."""
 
 
 class ParzenSampler(BaseSampler):  # type: ignore[misc]
-    """A univariate TPE sampler.
+    """A univariate TPE sampler, of one or several metrics.
 
     Args:
         seed: of every draw, together with the trial's number.
@@ -172,6 +173,7 @@ class Columns:
         self._places: dict[str, Floats] = {}
         self._shown: NDArray[np.intp] = np.empty(0, np.intp)
         self._running: list[FrozenTrial] = []
+        self._num_losses = 1
 
     @property
     def num_finished(self) -> int:
@@ -186,14 +188,17 @@ class Columns:
             self._rows[trial.number] = len(self._results)
             self._results.append(trial)
         if new:
-            self._ranks = np.vstack([self._ranks, [rank(trial, directions) for trial in new]])
+            ranks = np.array([rank(trial, directions) for trial in new])
+            self._ranks = np.vstack([self._ranks.reshape(-1, ranks.shape[1]), ranks])
+            self._num_losses = len(directions)
         self._shown = np.array([self._rows[trial.number] for trial in finished], np.intp)
         self._running = [trial for trial in shown if trial.state is TrialState.RUNNING]
 
     def split(self, count: int) -> Split:
         """Return the best ``count`` trials, and an even selection of the others."""
         ranks = self._ranks[self._shown]
-        order = np.lexsort((ranks[:, 2], ranks[:, 1], ranks[:, 0]))  # stable: of equal ones the first
+        losses = ranks[:, 2] if self._num_losses == 1 else _places(ranks)
+        order = np.lexsort((losses, ranks[:, 1], ranks[:, 0]))  # stable: of equal ones the first
         good, others = np.sort(order[:count]), np.sort(order[count:])
         stride = max(1, -(-len(others) // MAX_OTHERS))
         return Split(self._shown[good], self._shown[others[::stride]])
@@ -241,6 +246,8 @@ def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
 
     A stopped trial without a value diverged: it is last.
     """
+    if len(directions) > 1:
+        return _rank_of_several(trial, directions)
     sign = -1.0 if directions[0] == StudyDirection.MAXIMIZE else 1.0
     if trial.state is TrialState.COMPLETE and trial.values is not None:
         return (0.0, 0.0, sign * trial.values[0])
@@ -248,6 +255,25 @@ def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
         step, value = max(trial.intermediate_values.items())
         return (BROKEN, 0.0, 0.0) if math.isnan(value) else (1.0, -float(step), sign * value)
     return (BROKEN, 0.0, 0.0)
+
+
+def _rank_of_several(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
+    """Return :func:`rank` for several metrics; a stopped trial's values are those where it was stopped."""
+    if trial.values is None or any(math.isnan(value) for value in trial.values):
+        return (2.0, 0.0, *(0.0 for _ in directions))
+    signs = (-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions)
+    losses = (sign * value for sign, value in zip(signs, trial.values, strict=True))
+    return (0.0, 0.0, *losses) if trial.state is TrialState.COMPLETE else (1.0, -float(trial.last_step or 0), *losses)
+
+
+def _places(ranks: Floats) -> Floats:
+    """Return where each trial stands among those that came equally far, as in MOTPE: by non-dominated rank.
+
+    Ozaki et al., "Multiobjective Tree-Structured Parzen Estimator" (JAIR 73, 2022), section 4.2; within a front by
+    crowding distance instead of the hypervolume.
+    """
+    groups = [tuple(row) for row in ranks[:, :2].tolist()]
+    return np.array(places_within(groups, ranks[:, 2:].tolist()), np.float64)
 
 
 def place_of(distribution: BaseDistribution, value: Any) -> float:

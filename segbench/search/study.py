@@ -7,6 +7,7 @@ changes no proposal.
 
 import copy
 import json
+import math
 import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from optuna.trial import TrialState as OptunaState
 
 from segbench.core.errors import DiskFullError
 from segbench.core.paths import is_disk_full
-from segbench.core.records import Assignment, Goal, Scalar, TrialRecord, TrialState
+from segbench.core.records import Assignment, EpochRecord, Goal, Scalar, TrialRecord, TrialState
 from segbench.core.seeding import derive_seed
 from segbench.search.observations import (
     Observation,
@@ -41,7 +42,7 @@ from segbench.search.observations import (
 )
 from segbench.search.parzen import Guess
 from segbench.search.sampler import ParzenSampler, place_of
-from segbench.search.window import Window
+from segbench.search.window import MAX_REST, Window
 from segbench.spec.domains import is_same
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Categorical, Constant, Integer, Parameter, Real, Space
@@ -81,12 +82,15 @@ class Study:
         path.unlink(missing_ok=True)
         self._search = spec.search
         self._goal: Goal = spec.metric.goal
+        self._requirements = spec.requirements
+        self._several = spec.metric.several
         self._space = space
-        self._storage = _Storage(_Journal(path))
-        self._study = optuna.create_study(storage=self._storage, study_name=spec.name, direction=spec.metric.goal)
+        self._storage = _Storage(_Journal(path), math.inf if self._several else MAX_REST)
+        goals = [objective.goal for objective in spec.metric.objectives]
+        self._study = optuna.create_study(storage=self._storage, study_name=spec.name, directions=goals)
         self._study_id = self._storage.get_study_id_from_name(spec.name)
         with _quietly():
-            self._study.set_metric_names([spec.metric.name])
+            self._study.set_metric_names([objective.name for objective in spec.metric.objectives])
         self._trials: dict[int, optuna.Trial] = {}
         self._parzen = ParzenSampler(
             seed=spec.search.seed,
@@ -148,8 +152,7 @@ class Study:
 
     def hear_epoch(self, record: TrialRecord) -> None:
         """Report the trial's last epoch as an intermediate value."""
-        epoch = record.epochs[-1]
-        self._trials[record.number].report(epoch.score, epoch.epoch)
+        self._report(record.number, record.epochs[-1])
 
     def hear_end(self, record: TrialRecord) -> None:
         """Tell the true state; the value of a COMPLETE trial is its best score."""
@@ -159,13 +162,15 @@ class Study:
         best = record.best(self._goal) if record.state is TrialState.COMPLETE else None
         self._storage.running.pop(record.number, None)
         self._storage.waiting.pop(record.number, None)
-        told = self._study.tell(trial, best.score if best else None, state=_STATES[record.state])
-        self._show(told, observe(record, self._space, self._goal))
+        told = self._study.tell(trial, self._values(record, best), state=_STATES[record.state])
+        self._show(told, record)
 
     def hear_pause(self, record: TrialRecord) -> None:
         """Let the sampler see a trial that waits as one that was stopped there; in the journal it runs."""
         paused = copy.copy(self._storage.get_trial(self._storage.running.pop(record.number)))
         paused.state = OptunaState.PRUNED
+        if self._several:
+            paused.values = self._values(record, record.epochs[-1])
         self._storage.waiting[record.number] = paused
 
     def hear_promotion(self, number: int) -> None:
@@ -176,19 +181,42 @@ class Study:
         if not record.state.is_finished:
             self.enter(record.assignment)
             for epoch in record.epochs:
-                self._trials[record.number].report(epoch.score, epoch.epoch)
+                self._report(record.number, epoch)
             if record.state is TrialState.PAUSED:
                 self.hear_pause(record)
             return
-        seen = observe(record, self._space, self._goal)
+        seen = self._observe(record)
         trial_id = self._add(
             _STATES[record.state],
             self._known(record.assignment),
-            value=seen.score,
+            **({"values": self._several_told(record)} if self._several else {"value": seen.score}),
             intermediate_values={epoch.epoch: epoch.score for epoch in record.epochs},
             user_attrs=self._attributes(record),
         )
-        self._show(self._storage.get_trial(trial_id), seen)
+        self._show(self._storage.get_trial(trial_id), record)
+
+    def _report(self, number: int, epoch: EpochRecord) -> None:
+        trial = self._trials[number]
+        if self._several:  # what Optuna's own report refuses, its storage and its dashboard take
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch.epoch, epoch.score)
+        else:
+            trial.report(epoch.score, epoch.epoch)
+
+    def _values(self, record: TrialRecord, epoch: EpochRecord | None) -> list[float] | None:
+        """Return the metrics after an epoch, as Optuna knows them."""
+        if epoch is None:
+            return None
+        if not self._several:
+            return [epoch.score]
+        losses = record.losses_at(epoch, self._several)
+        return [objective.value(loss) for objective, loss in zip(self._several, losses, strict=True)]
+
+    def _several_told(self, record: TrialRecord) -> list[float] | None:
+        """Return the values of a trial that ran to its end; of several metrics Optuna has no others."""
+        return self._values(record, record.best(self._goal)) if record.state is TrialState.COMPLETE else None
+
+    def _observe(self, record: TrialRecord) -> Observation:
+        return observe(record, self._space, self._goal, self._requirements)
 
     def _add(self, state: OptunaState, known: _Known, **fields: Any) -> int:
         """Add a trial that Optuna did not propose, and return its id."""
@@ -204,12 +232,19 @@ class Study:
         self._trials[number] = trial
         self._storage.running[number] = trial._trial_id
 
-    def _show(self, trial: FrozenTrial, seen: Observation) -> None:
+    def _show(self, trial: FrozenTrial, record: TrialRecord) -> None:
         """Let the sampler see a finished trial, ranked as TPE does: complete ones, those stopped late, the worst."""
+        seen = self._observe(record)
         sign = -1 if self._goal == "maximize" else 1
         if seen.outcome is Outcome.SCORED and seen.score is not None:
             self._storage.finished.add(trial.number, (0, 0, sign * seen.score), trial)
         elif seen.outcome is Outcome.STOPPED and seen.score is not None:
+            if trial.state is OptunaState.COMPLETE:  # it breaks a requirement
+                trial = copy.copy(trial)
+                trial.state = OptunaState.PRUNED
+            elif self._several:
+                trial = copy.copy(trial)
+                trial.values = self._values(record, record.epochs[-1])
             self._storage.finished.add(trial.number, (1, -(trial.last_step or 0), sign * seen.score), trial)
         elif seen.outcome is Outcome.WORST:
             worst = copy.copy(trial)  # Optuna's samplers skip FAIL; what was stopped before any report ranks last
@@ -251,9 +286,9 @@ class Study:
 class _Storage(JournalStorage):  # type: ignore[misc]
     """Shows Optuna a window of the finished trials and those that run, so that a proposal costs the same for ever."""
 
-    def __init__(self, journal: BaseJournalBackend) -> None:
+    def __init__(self, journal: BaseJournalBackend, max_rest: float) -> None:
         super().__init__(journal)
-        self.finished: Window[FrozenTrial] = Window()
+        self.finished: Window[FrozenTrial] = Window(max_rest)
         self.placed: list[FrozenTrial] = []
         """Trials of other sweeps, which no journal has."""
         self.running: dict[int, int] = {}

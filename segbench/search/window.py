@@ -21,10 +21,14 @@ T = TypeVar("T")
 class Window(Generic[T]):
     """A selection of trials that depends on the set of those added, not on their order: a restart shows the same.
 
-    Of n trials beyond ``MAX_REST``, those whose number is divisible by the least power of two above n / MAX_REST stay.
+    Of n trials beyond ``max_rest``, those whose number is divisible by the least power of two above n / max_rest stay.
+
+    Args:
+        max_rest: so many trials that are not among the best are shown; infinite: all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_rest: float = MAX_REST) -> None:
+        self._max_rest = max_rest
         self._num_added = 0
         self._stride = 1
         self._best: list[tuple[tuple[float, ...], int]] = []
@@ -44,7 +48,7 @@ class Window(Generic[T]):
         insort(self._best, (rank, number))
         if number % self._stride == 0:
             insort(self._rest, number)
-        while self._num_added > MAX_REST * self._stride:
+        while self._num_added > self._max_rest * self._stride:
             self._stride *= 2
             self._rest = [kept for kept in self._rest if kept % self._stride == 0]
         dropped = self._best.pop()[1] if len(self._best) > NUM_BEST else number

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.address import PACKED, is_bucket, what_is_wrong
+from segbench.core.objectives import COST_METRICS, METRICS, known_goal, parse_requirement
 from segbench.core.records import Scalar
 from segbench.spec.fields import check_name, check_together, check_value
 from segbench.spec.schema import BUILT_IN_TRAIN, Baseline, SweepSpec
@@ -15,8 +16,8 @@ from segbench.spec.space import Categorical, Domain, Space, Structure, baseline_
 DEFAULT_GROUPS = ("void", "flat", "construction", "object", "nature", "sky", "human", "vehicle")
 """Groups of a sweep that names none; a test holds them equal to those of ``segbench.data.labels``."""
 
-METRICS = ("val/miou", "val/loss", "val/pixel_accuracy", "val/fwiou", "val/f1", "val/miou_official", "train/loss")
-"""What the built-in training function reports, beside ``val/iou/<group>``."""
+SEVERAL = ("tpe", "qmc", "random", "grid")
+"""Algorithms that search for several metrics."""
 
 LAYOUT = ("leftImg8bit", "gtFine")
 
@@ -31,6 +32,7 @@ def check_spec(spec: SweepSpec, space: Space, tree: Mapping[str, Any], is_remote
         is_remote: the data is on another machine.
     """
     problems = [*_train(spec, tree), *_grid(spec, space), *_budget(spec), *_baselines(spec, space), *_storage(spec)]
+    problems += [*_require(spec), *_several(spec)]
     if spec.is_segmentation:
         problems += [*_metric(spec), *_data(spec, tree, is_remote)]
     return problems
@@ -152,11 +154,57 @@ def _may_be_structure(domain: Domain) -> bool:
     return any(isinstance(value, Structure) for value in domain.probes())
 
 
+def _require(spec: SweepSpec) -> Iterator[Problem]:
+    known = [*reported_metrics(spec), *COST_METRICS]
+    for name, text in spec.require.items():
+        path: KeyPath = ("require", name)
+        if spec.is_segmentation and name not in known:
+            guess = nearest(name, known)
+            hint = f"did you mean '{guess}'?" if guess else f"allowed: {listed([*METRICS, *COST_METRICS])}"
+            yield Problem(path, f"'{name}' is neither reported by the training function nor measured; {hint}")
+            continue
+        try:
+            parse_requirement(name, text)
+        except ValueError as error:
+            yield Problem(path, str(error))
+
+
+def _several(spec: SweepSpec) -> Iterator[Problem]:
+    """Yield what is wrong with a list of metrics, its first one aside."""
+    if not spec.metric.others:
+        return
+    names = [objective.name for objective in spec.metric.objectives]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield Problem(("metric",), f"'{name}' is listed twice; remove one")
+    known = [*reported_metrics(spec), *COST_METRICS]
+    for index, other in enumerate(spec.metric.others, start=1):
+        better = known_goal(other.name)
+        if spec.is_segmentation and other.name not in known:
+            guess = nearest(other.name, known)
+            hint = f"did you mean '{guess}'?" if guess else f"allowed: {listed([*METRICS, *COST_METRICS])}"
+            yield Problem(("metric", index), f"'{other.name}' is neither reported nor measured; {hint}")
+        elif spec.is_segmentation and better is not None and other.goal != better:
+            message = f"{other.goal} would look for the worst {other.name}; write goal: {better}"
+            yield Problem(("metric", index), message)
+    if spec.search.algorithm not in SEVERAL:
+        message = f"{spec.search.algorithm} searches for one metric; for several take one of {listed(SEVERAL)}"
+        yield Problem(("search", "algorithm"), message)
+    if spec.scheduler.type == "median":
+        yield Problem(("scheduler", "type"), "median compares one metric; for several write type: asha")
+    if spec.search.warm_start:
+        yield Problem(("search", "warm_start"), "is for one metric, and this sweep has several; remove it")
+
+
+def reported_metrics(spec: SweepSpec) -> list[str]:
+    """Return the metrics of an epoch of the built-in training function that can be searched for."""
+    groups = [group for group in spec.data.groups or DEFAULT_GROUPS if group not in spec.data.ignore]
+    return [*METRICS, *(f"val/iou/{group}" for group in groups)]
+
+
 def _metric(spec: SweepSpec) -> Iterator[Problem]:
     name, goal = spec.metric.name, spec.metric.goal
     path: KeyPath = ("metric", "name")
-    groups = [group for group in spec.data.groups or DEFAULT_GROUPS if group not in spec.data.ignore]
-    known = [*METRICS, *(f"val/iou/{group}" for group in groups)]
+    known = reported_metrics(spec)
     if name not in known:
         guess = nearest(name, known)
         if name.startswith("test/"):
@@ -167,7 +215,7 @@ def _metric(spec: SweepSpec) -> Iterator[Problem]:
         return
     if name == "val/miou_official" and (spec.data.groups is not None or spec.data.ignore):
         yield Problem(path, "val/miou_official needs the default groups; remove data.groups and data.ignore")
-    better = "minimize" if name.endswith("loss") else "maximize"
+    better = known_goal(name)
     if goal != better:
         yield Problem(("metric", "goal"), f"{goal} would look for the worst {name}; write goal: {better}")
 

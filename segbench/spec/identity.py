@@ -21,7 +21,19 @@ PLACES = frozenset({"data.cache_dir", "data.packed"})
 """Where the data are, not which: may change at any time."""
 
 IDENTITY = frozenset(
-    {"name", "train", "metric", "data", "training", "parameters", "baselines", "search", "scheduler", "retrain"}
+    {
+        "name",
+        "train",
+        "metric",
+        "require",
+        "data",
+        "training",
+        "parameters",
+        "baselines",
+        "search",
+        "scheduler",
+        "retrain",
+    }
 )
 
 

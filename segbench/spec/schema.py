@@ -5,9 +5,19 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from segbench.core.config import DataConfig, TrialConfig
+from segbench.core.objectives import Objective, Requirement, known_goal, parse_requirement
 from segbench.core.paths import is_safe_name
 from segbench.core.records import Goal
 from segbench.spec.domains import DISTRIBUTIONS, Confidence
@@ -22,10 +32,52 @@ class Section(BaseModel):
 
 
 class Metric(Section):
-    """What is optimised."""
+    """What is optimised; or a list of metrics, as names or `{name, goal}`, of which the first one steers."""
 
     name: str = Field("val/miou", description="a metric that the training function reports")
     goal: Goal = Field("maximize", description="direction of improvement")
+    others: tuple[Objective, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_is_several(cls, given: object) -> object:
+        if isinstance(given, dict) and "others" in given:
+            raise ValueError("unknown key 'others'; several metrics are a list: [val/miou, model/latency_ms]")
+        if not isinstance(given, list):
+            return given
+        if not given:
+            raise ValueError("is an empty list; name a metric, such as val/miou")
+        first, *others = map(_metric_entry, given)
+        return {**first, "others": tuple(Objective(**other) for other in others)}
+
+    @model_serializer(mode="wrap")
+    def _several_are_a_list(self, plain: SerializerFunctionWrapHandler) -> Any:
+        first = dict(plain(self))
+        others = first.pop("others")
+        return [first, *others] if others else first
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All metrics, the one of curves, best epochs and patience first."""
+        return (Objective(self.name, self.goal), *self.others)
+
+    @property
+    def several(self) -> tuple[Objective, ...]:
+        """All metrics where there is more than one; else none."""
+        return self.objectives if self.others else ()
+
+
+def _metric_entry(given: object) -> dict[str, Any]:
+    """Return an entry of a list of metrics as a mapping with its goal."""
+    entry = {"name": given} if isinstance(given, str) else given
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry.keys() <= {"name", "goal"}:
+        raise ValueError(f"a metric in a list is a name, or {{name: ..., goal: ...}}, got {given!r}")
+    goal = entry.get("goal", known_goal(entry["name"]))
+    if goal not in get_args(Goal):
+        raise ValueError(
+            f"'{entry['name']}' in a list needs a goal: {{name: {entry['name']}, goal: maximize}}, or minimize"
+        )
+    return {"name": entry["name"], "goal": goal}
 
 
 class Baseline(Section):
@@ -205,6 +257,11 @@ class Mlflow(Section):
     experiment: str | None = Field(None, description="null: the sweep's name")
 
 
+_REQUIRE_JSON: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "pattern": r"^\s*[<>]=?\s*[-+.0-9eE]+\s*$"},
+    "default": {},
+}
 CONFIDENCES = get_args(Confidence)
 
 _FIXED_JSON: dict[str, Any] = {"type": ["number", "string", "boolean"]}
@@ -248,6 +305,11 @@ class SweepSpec(Section):
     description: str = Field("", description="free text")
     train: str = Field(BUILT_IN_TRAIN, description="package.module:function that trains one trial")
     metric: Metric = Metric()
+    require: Annotated[dict[str, Any], WithJsonSchema(_REQUIRE_JSON)] = Field(
+        {},
+        description='bounds that a model must keep, such as `model/latency_ms: "< 30"`; one that is known to break a '
+        "`model/...` bound is never trained (docs/method.md)",
+    )
     data: DataConfig = Field(DataConfig(), description="what is trained on")
     training: TrialConfig = Field(TrialConfig(), description="settings that all trials share")
     parameters: dict[str, Any] = Field(description="the search space, spelled as in W&B sweeps")
@@ -267,6 +329,11 @@ class SweepSpec(Section):
         settings = schema["$defs"]["DataConfig"]["properties"]
         pair = {key: settings["size"].pop(key) for key in ("type", "prefixItems", "minItems", "maxItems")}
         settings["size"]["anyOf"] = [{"type": "integer", "minimum": 1}, pair]
+        several = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Metric"}]}}
+        del schema["$defs"]["Metric"]["properties"]["others"]
+        schema["$defs"].pop("Objective")
+        metric = schema["properties"]["metric"]
+        schema["properties"]["metric"] = {"anyOf": [{"$ref": metric.pop("$ref")}, several], **metric}
         schema["properties"]["parameters"]["additionalProperties"] = {"anyOf": [_FIXED_JSON, _ENTRY_JSON]}
         return schema
 
@@ -274,6 +341,11 @@ class SweepSpec(Section):
     def is_segmentation(self) -> bool:
         """Whether the built-in training function is used (else `data` and `training` do not apply)."""
         return self.train == BUILT_IN_TRAIN
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What ``require:`` asks for, of a file that is right."""
+        return tuple(parse_requirement(metric, text) for metric, text in self.require.items())
 
     @field_validator("name")
     @classmethod
@@ -311,6 +383,8 @@ RENAMED: Mapping[str, str] = {
     "n_startup_trials": "search.startup_trials",
     "program": "train",
     "objective": "train",
+    "constraints": "require",
+    "requirements": "require",
     "project": "mlflow.experiment",
     "experiment_name": "mlflow.experiment",
     "mode": "metric.goal",
@@ -363,9 +437,13 @@ def sections() -> dict[str, type]:
     return found
 
 
+_FROM_LISTS = frozenset({"others"})
+"""Fields that no file names: they come of a list."""
+
+
 def section_keys(section: type) -> tuple[str, ...]:
     """Return the keys that a section may have."""
     if issubclass(section, BaseModel):
-        return tuple(section.model_fields)
+        return tuple(name for name in section.model_fields if name not in _FROM_LISTS)
     assert is_dataclass(section)
     return tuple(field.name for field in fields(section))

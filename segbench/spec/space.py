@@ -1,6 +1,6 @@
 """The search space: parameters, the conditions between them, and drawn values -> configuration."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -39,6 +39,7 @@ __all__ = [
     "Transformed",
     "baseline_params",
     "build_config",
+    "with_ancestors",
 ]
 
 MAX_GRID = 1_000_000
@@ -217,3 +218,12 @@ def leaves(nested: Mapping[str, Any], prefix: str = "", whole: Container[str] = 
 def trial_config_adapter() -> TypeAdapter[TrialConfig]:
     """Return pydantic's reader of :class:`TrialConfig`, made once."""
     return TypeAdapter(TrialConfig)
+
+
+def with_ancestors(space: Space, names: Iterable[str]) -> tuple[Parameter, ...]:
+    """Return the parameters of these names, and those that they depend on, in the order of the space."""
+    wanted = set(names)
+    for parameter in reversed(space.parameters):  # parents stand before their children
+        if parameter.name in wanted:
+            wanted.update(parameter.when)
+    return tuple(parameter for parameter in space.parameters if parameter.name in wanted)

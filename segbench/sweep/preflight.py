@@ -9,7 +9,7 @@ from segbench.core.errors import DataError
 from segbench.core.records import Scalar
 from segbench.models import check_config, find_family
 from segbench.spec.load import LoadedSpec
-from segbench.spec.space import Parameter, Space, baseline_params, build_config
+from segbench.spec.space import Space, baseline_params, build_config, with_ancestors
 from segbench.training.function import load_function
 
 MODEL_FIELDS = ("model", "variant", "pretrained")
@@ -84,15 +84,7 @@ def _model_choices(loaded: LoadedSpec) -> Iterator[tuple[str, dict[str, Scalar]]
     spec, space = loaded.spec, loaded.space
     for index, baseline in enumerate(spec.baselines):
         yield f"baselines.{index}", baseline_params(spec, space, baseline)
-    chosen = _with_ancestors(space, MODEL_FIELDS)
+    chosen = with_ancestors(space, MODEL_FIELDS)
     for params in Space(chosen).grid():
         names = [name for name in MODEL_FIELDS if name in params]
         yield (f"parameters.{names[-1]}" if names else "training.model"), params
-
-
-def _with_ancestors(space: Space, names: tuple[str, ...]) -> tuple[Parameter, ...]:
-    wanted = set(names)
-    for parameter in reversed(space.parameters):  # parents stand before their children
-        if parameter.name in wanted:
-            wanted.update(parameter.when)
-    return tuple(parameter for parameter in space.parameters if parameter.name in wanted)

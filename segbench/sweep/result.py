@@ -14,6 +14,7 @@ from segbench.core.paths import SweepPaths
 from segbench.core.records import Assignment, Params
 from segbench.final.retrain import plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
+from segbench.search.policy import is_refused_proposal, num_on_top
 from segbench.spec.load import LoadedSpec
 from segbench.spec.plan import plan_sweep
 from segbench.spec.schema import SweepSpec
@@ -349,11 +350,15 @@ def _has_ended(results: "Results") -> bool:
     if any(wish.id not in begun for wish in read_enqueued(results.paths.enqueued)):
         return False
     planned_trials = [record for record in records.search if record.assignment.enqueued is None]
-    if len(planned_trials) < plan.trials + plan.baselines and not is_spent:
+    num_refused = sum(is_refused_proposal(record.assignment) for record in planned_trials)
+    is_whole = spec.search.algorithm == "grid"
+    on_top = 0 if is_whole else num_on_top(num_refused, spec.budget.trials)
+    if len(planned_trials) < plan.trials + plan.baselines + on_top and not is_spent:
         return False
     if spec.retrain is None:
         return True
-    chosen = select_finalists(records.search, spec.retrain.top_k, records.goal)
+    bounds, objectives = records.requirements, records.objectives
+    chosen = select_finalists(records.search, spec.retrain.top_k, records.goal, bounds, objectives)
     planned = plan_retraining(chosen, spec.retrain.seeds, plan.max_epochs, spec.search.seed)
     tests = plan_tests(records.retrain) if spec.is_segmentation else []
     return _names(planned) <= _names(record.assignment for record in records.retrain) and _names(tests) <= _names(

@@ -4,8 +4,9 @@ It reads like the picture in docs/design.md: search, select, retrain, test, repo
 it is not done again, so the same command continues a sweep that was stopped at any moment.
 """
 
+import re
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ from segbench.search.warm_start import OldTrials, warm_start
 from segbench.spec.load import LoadedSpec
 from segbench.spec.schema import SweepSpec
 from segbench.storage.mirror import Mirror
+from segbench.sweep.costs import CostBook, architectures, asked_costs
 from segbench.sweep.prior import take_old
 from segbench.training.trial import TrialJob
 
@@ -124,7 +126,9 @@ class Sweep:
         ledger = self._open("search", ledgers)
         prior = warm_start(self._old, self.space, self.spec.metric.goal)
         wishes = partial(read_enqueued, self.paths.enqueued)
-        policy = SearchPolicy(self.spec, self.space, self.paths.study, ledger.records, prior, wishes)
+        policy = SearchPolicy(
+            self.spec, self.space, self.paths.study, ledger.records, prior, wishes, self._book(ledger).of
+        )
         setup = StageSetup(
             stage="search",
             num_trials=policy.num_trials,
@@ -138,11 +142,20 @@ class Sweep:
         yield replace(work, ahead=lambda: self._retrain_baselines(ledger, ledgers))
         return ledger.records
 
+    def _book(self, ledger: Ledger) -> CostBook:
+        """Return what models cost; of the architectures that can be listed all are measured before the first trial."""
+        book = CostBook(self.paths.costs, self.spec, ledger.records)
+        for config in architectures(self.spec, self.space) if asked_costs(self.spec) else ():
+            book.of(config)
+        return book
+
     def _select(self, searched: Sequence[TrialRecord]) -> list[TrialRecord]:
         top_k = self.spec.retrain.top_k if self.spec.retrain else 1
-        finalists = select_finalists(searched, top_k, self.spec.metric.goal)
+        finalists = select_finalists(
+            searched, top_k, self.spec.metric.goal, self.spec.requirements, self.spec.metric.several
+        )
         if not finalists:
-            reasons = "; ".join(sorted({record.reason for record in searched}))
+            reasons = "; ".join(_different(record.reason for record in searched))
             raise SegbenchError(
                 f"none of the {len(searched)} trials has a score ({reasons}); {self.paths.trials} has the details. "
                 "Mend the cause and start again with another --out"
@@ -251,3 +264,13 @@ class Sweep:
             sharing=self.paths.address(self.paths.sharing) if self.spec.resources.gpu == "auto" else None,
             num_threads=max(1, int(self.spec.resources.cpu)),
         )
+
+
+_MAX_REASONS = 5
+
+
+def _different(reasons: Iterable[str]) -> list[str]:
+    """Return the reasons that differ in more than numbers, as they first came; of many the first few."""
+    found = {re.sub(r"[\d.]+", "#", reason): reason for reason in sorted(set(reasons), reverse=True)}
+    shown = sorted(found.values())
+    return shown if len(shown) <= _MAX_REASONS else [*shown[:_MAX_REASONS], "..."]

@@ -39,7 +39,10 @@ def choose_runs(records: Records, top: int) -> list[str]:
     baselines among them; 100 runs at most. Without retraining the trials alone.
     """
     keys = [f"retrain/{seed.assignment.name}" for row in rank_finalists(records)[:top] for seed in row.retrain]
-    keys += [f"search/{record.assignment.name}" for record in rank_trials(records.search, records.goal)[:top]]
+    keys += [
+        f"search/{record.assignment.name}"
+        for record in rank_trials(records.search, records.goal, records.requirements)[:top]
+    ]
     return keys[:MAX_RUNS]
 
 

@@ -183,7 +183,9 @@ class _Session:
 
     def _deliver(self, final: bool) -> SyncResult:
         metric = self._spec.metric
-        records = Records(metric.name, metric.goal, *(self._ledgers[stage].records for stage in STAGES))
+        stages = (self._ledgers[stage].records for stage in STAGES)
+        bounds, objectives = self._spec.requirements, metric.several
+        records = Records(metric.name, metric.goal, *stages, requirements=bounds, objectives=objectives)
         if not records.search:
             return SyncResult(tracking_uri=self._uri)
         delivery = self._connect()

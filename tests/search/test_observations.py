@@ -71,6 +71,7 @@ def test_a_baseline_is_told_whole(tmp_path: Path) -> None:
     [
         (TrialState.FAIL, Cause.NON_FINITE, Outcome.WORST),
         (TrialState.FAIL, Cause.MEMORY, Outcome.WORST),
+        (TrialState.FAIL, Cause.REQUIREMENT, Outcome.WORST),
         (TrialState.FAIL, Cause.WORKER, Outcome.NONE),
         (TrialState.FAIL, Cause.HANG, Outcome.NONE),
         (TrialState.FAIL, Cause.ERROR, Outcome.NONE),

@@ -68,6 +68,22 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
         "accumulation_steps=3 must divide batch_size=8",
     ),
     # metric and training function
+    "a bound without a sign": (
+        'require: {model/latency_ms: "30"}',
+        "4 require.model/latency_ms",
+        "must be <, <=, > or >= and a number, in quotes, such as '< 30', got '30'",
+    ),
+    "a bound that is a number": (
+        "require:\n  model/parameters: 5",
+        "5 require.model/parameters",
+        "such as '< 30', got 5",
+    ),
+    "a bound on what nothing measures": (
+        'require: {model/latency: "< 30"}',
+        "4 require.model/latency",
+        "did you mean 'model/latency_ms'?",
+    ),
+    "requirements that are a list": ('require: ["< 30"]', "4 require", "must be a mapping (key: value)"),
     "unknown metric": ("metric: {name: val/mIou}", "4 metric.name", "did you mean 'val/miou'?"),
     "metric of the test split": ("metric: {name: test/miou}", "4 metric.name", "the test split is read once"),
     "IoU of an unknown group": ("metric: {name: val/iou/humans}", "4 metric.name", "did you mean 'val/iou/human'?"),

@@ -117,7 +117,7 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
             return None
         if derive_seed(self._seed, "sampler-random", number) < self._random_share * 2**31:
             return None
-        return self._columns.split(num_good(num_finished))
+        return self._columns.split(num_good(num_finished, self._columns.num_losses))
 
     def _place_at_start(
         self, number: int, name: str, distribution: BaseDistribution, rng: np.random.Generator
@@ -149,9 +149,13 @@ class ParzenSampler(BaseSampler):  # type: ignore[misc]
         return float(candidates[np.argmax(gain)])
 
 
-def num_good(num_finished: int) -> int:
-    """Return how many of the finished trials are good: a third of the square root, 1 to ``MAX_GOOD``."""
-    return min(max(1, math.ceil(math.sqrt(num_finished) / 3)), MAX_GOOD)
+def num_good(num_finished: int, num_losses: int = 1) -> int:
+    """Return how many of the finished trials are good: a third of the square root, 1 to ``MAX_GOOD``.
+
+    With several metrics three times as many: a front takes more trials to draw than a peak.
+    """
+    share = math.sqrt(num_finished) / 3 if num_losses == 1 else math.sqrt(num_finished)
+    return min(max(1, math.ceil(share)), MAX_GOOD)
 
 
 @dataclass(frozen=True)
@@ -167,13 +171,15 @@ class Columns:
 
     def __init__(self) -> None:
         self._results: list[FrozenTrial] = []
+        self._seen: list[object] = []
+        """What each result was, by row: the trials of other sweeps are given other values."""
         self._rows: dict[int, int] = {}
         """Trial number -> row of its last result: one that waited has another when it has gone on."""
         self._ranks: Floats = np.empty((0, 3))
         self._places: dict[str, Floats] = {}
         self._shown: NDArray[np.intp] = np.empty(0, np.intp)
         self._running: list[FrozenTrial] = []
-        self._num_losses = 1
+        self.num_losses = 1
 
     @property
     def num_finished(self) -> int:
@@ -187,17 +193,18 @@ class Columns:
         for trial in new:
             self._rows[trial.number] = len(self._results)
             self._results.append(trial)
+            self._seen.append(_result(trial))
         if new:
             ranks = np.array([rank(trial, directions) for trial in new])
             self._ranks = np.vstack([self._ranks.reshape(-1, ranks.shape[1]), ranks])
-            self._num_losses = len(directions)
+            self.num_losses = len(directions)
         self._shown = np.array([self._rows[trial.number] for trial in finished], np.intp)
         self._running = [trial for trial in shown if trial.state is TrialState.RUNNING]
 
     def split(self, count: int) -> Split:
         """Return the best ``count`` trials, and an even selection of the others."""
         ranks = self._ranks[self._shown]
-        losses = ranks[:, 2] if self._num_losses == 1 else _places(ranks)
+        losses = ranks[:, 2] if self.num_losses == 1 else _places(ranks)
         order = np.lexsort((losses, ranks[:, 1], ranks[:, 0]))  # stable: of equal ones the first
         good, others = np.sort(order[:count]), np.sort(order[count:])
         stride = max(1, -(-len(others) // MAX_OTHERS))
@@ -224,14 +231,7 @@ class Columns:
 
     def _has(self, trial: FrozenTrial) -> bool:
         row = self._rows.get(trial.number)
-        if row is None:
-            return False
-        known = self._results[row]
-        return known is trial or (known.state, known.values, known.last_step) == (
-            trial.state,
-            trial.values,
-            trial.last_step,
-        )
+        return row is not None and self._seen[row] == _result(trial)
 
     def _column(self, name: str, distribution: BaseDistribution) -> Floats:
         """Return the places of one parameter, by row; NaN where a trial has none."""
@@ -241,10 +241,15 @@ class Columns:
         return column
 
 
+def _result(trial: FrozenTrial) -> object:
+    """Return what changes when a trial that was seen before has another result."""
+    return trial.state, None if trial.values is None else tuple(trial.values), len(trial.intermediate_values)
+
+
 def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
     """Return where a finished trial stands: complete ones by value, then stopped ones, those that came further first.
 
-    A stopped trial without a value diverged: it is last.
+    A stopped trial without a report is behind all that had one; one whose last report was NaN broke down: it is last.
     """
     if len(directions) > 1:
         return _rank_of_several(trial, directions)
@@ -254,13 +259,13 @@ def rank(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
     if trial.state is TrialState.PRUNED and trial.intermediate_values:
         step, value = max(trial.intermediate_values.items())
         return (BROKEN, 0.0, 0.0) if math.isnan(value) else (1.0, -float(step), sign * value)
-    return (BROKEN, 0.0, 0.0)
+    return (1.0, 0.0, 0.0)
 
 
 def _rank_of_several(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Rank:
     """Return :func:`rank` for several metrics; a stopped trial's values are those where it was stopped."""
     if trial.values is None or any(math.isnan(value) for value in trial.values):
-        return (2.0, 0.0, *(0.0 for _ in directions))
+        return (BROKEN, 0.0, *(0.0 for _ in directions))
     signs = (-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions)
     losses = (sign * value for sign, value in zip(signs, trial.values, strict=True))
     return (0.0, 0.0, *losses) if trial.state is TrialState.COMPLETE else (1.0, -float(trial.last_step or 0), *losses)

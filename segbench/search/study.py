@@ -247,8 +247,8 @@ class Study:
                 trial.values = self._values(record, record.epochs[-1])
             self._storage.finished.add(trial.number, (1, -(trial.last_step or 0), sign * seen.score), trial)
         elif seen.outcome is Outcome.WORST:
-            worst = copy.copy(trial)  # Optuna's samplers skip FAIL; what was stopped before any report ranks last
-            worst.state, worst.values, worst.intermediate_values = OptunaState.PRUNED, None, {}
+            worst = copy.copy(trial)  # Optuna's samplers skip FAIL; what was NaN before its first epoch ranks last
+            worst.state, worst.values, worst.intermediate_values = OptunaState.PRUNED, None, {0: math.nan}
             self._storage.finished.add(trial.number, (2, 0, 0), worst)
 
     def _known(self, assignment: Assignment) -> _Known:

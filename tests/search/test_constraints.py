@@ -99,7 +99,7 @@ def test_what_cannot_pass_is_recorded_and_never_trained(tmp_path: Path) -> None:
 
 def test_the_sampler_learns_to_propose_few_of_them(tmp_path: Path) -> None:
     records, _ = search(sweep(budget={"trials": 60}), tmp_path)
-    assert sum(record.assignment.is_refused for record in records[:20]) >= 10, "70 % of the space is too slow"
+    assert sum(record.assignment.is_refused for record in records[:10]) >= 4, "70 % of the space is too slow"
     late = records[len(records) // 2 :]
     assert sum(record.assignment.is_refused for record in late) <= len(late) / 2, "though the best lies at the bound"
 

@@ -83,12 +83,12 @@ def test_a_search_that_was_killed_goes_on_with_the_same_decisions(
 
 
 def test_the_search_finds_a_front_and_not_one_end_of_it(tmp_path: Path) -> None:
-    records = search(sweep(budget={"trials": 60}), tmp_path / "a")
+    records = search(sweep(budget={"trials": 80}), tmp_path / "a")
     sizes = [record.assignment.config["size"] for record in records if record.state is TrialState.COMPLETE]
     assert min(sizes) < 0.2
     assert max(sizes) > 0.6
-    good = sum(abs(record.assignment.config["lr"] - 0.3) < 0.2 for record in records[30:])
-    assert good > 0.6 * 30, "what costs nothing is searched for all the same"
+    good = sum(abs(record.assignment.config["lr"] - 0.3) < 0.2 for record in records[40:])
+    assert good > 0.55 * 40, "what costs nothing is searched for all the same; 0.4 of random ones, here about 0.7"
     assert any(record.state is TrialState.PRUNED for record in records)
 
 

@@ -21,7 +21,7 @@ from segbench.core.seeding import derive_seed
 from segbench.results.statistics import Resamples, adjust_p_values, bootstrap_miou, compare, interval
 
 METRIC, LOW, HIGH = "val/miou", 1e-4, 1e-2
-RUNGS, FACTOR, TOP_K = (1, 3, 9), 3, 1
+RUNGS, FACTOR, TOP_K = (1, 2, 3, 5, 9), 3, 1
 Rows = list[dict[str, Any]]
 
 

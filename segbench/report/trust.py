@@ -1,6 +1,9 @@
 """How far the numbers can be trusted: facts and the rung table, as HTML."""
 
-from segbench.core.records import TrialState
+from collections.abc import Sequence
+from typing import Any
+
+from segbench.core.records import Goal, Scalar, TrialRecord, TrialState
 from segbench.report.markup import table
 from segbench.results.audit import Audit
 from segbench.results.conclusion import test_mious
@@ -8,6 +11,7 @@ from segbench.results.finalists import mean, sample_std
 from segbench.results.folder import Results
 from segbench.results.statistics import rank_correlation
 from segbench.search.rungs import rung_scores
+from segbench.spec.schema import Scheduler
 
 
 def trust_facts(results: Results) -> str:
@@ -66,29 +70,35 @@ def _audit_facts(audit: Audit, results: Results) -> list[list[str]]:
 
 
 def rung_table(results: Results) -> str:
-    """Return a row per rung: who came, who went on, and the score that was needed at last."""
-    scheduler, search = results.spec.scheduler, results.records.search
-    rows = []
+    """Return a row per rung and family: who came, who went on, and the score that was needed at last."""
+    families: dict[tuple[Scalar, ...], list[TrialRecord]] = {}
+    for record in results.records.search:
+        had = {**record.assignment.config, **record.assignment.params}
+        families.setdefault(results.space.family_of(had), []).append(record)
+    rows = [
+        [*([] if len(families) == 1 else [" ".join(map(str, family))]), *row]
+        for family, members in sorted(families.items(), key=lambda pair: repr(pair[0]))
+        for row in _rungs_of(members, results.spec.scheduler, results.goal)
+    ]
+    if not rows:
+        return ""
+    headings = ["rung (epoch)", "trials there", "stopped", "went on", "best score", "score needed at last"]
+    return f"<h3>Rungs</h3>{table([*([] if len(families) == 1 else ['compared among']), *headings], rows)}"
+
+
+def _rungs_of(search: Sequence[TrialRecord], scheduler: Scheduler, goal: Goal) -> list[list[Any]]:
+    """Return a row for each rung that some of the trials, which compare with each other, have reached."""
+    rows: list[list[Any]] = []
+    ended = [record.as_stopped() for record in search]
     for rung in scheduler.rungs:
-        scores = sorted(rung_scores(search, rung, results.goal).values(), reverse=results.goal == "maximize")
+        scores = sorted(rung_scores(search, rung, goal).values(), reverse=goal == "maximize")
         if not scores:
             continue
-        ended = [record.as_stopped() for record in search]
         stopped = sum(record.state is TrialState.PRUNED and record.epochs_done == rung for record in ended)
         cut = scores[max(1, len(scores) // scheduler.reduction_factor) - 1]
         numbers = [(f"{score:.4f}", score) for score in (scores[0], cut)]
         rows.append([rung, len(scores), stopped, len(scores) - stopped, *numbers])
-    if not rows:
-        return ""
-    headings = [
-        "rung (epoch)",
-        "trials there",
-        "stopped",
-        "went on",
-        "best score",
-        "score needed at last",
-    ]
-    return f"<h3>Rungs</h3>{table(headings, rows)}"
+    return rows
 
 
 def _looks(results: Results) -> str:

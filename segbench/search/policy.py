@@ -12,19 +12,12 @@ from segbench.core.errors import SpecError
 from segbench.core.objectives import violation
 from segbench.core.records import Assignment, Params, Scalar, TrialRecord, TrialState, rung_reason
 from segbench.core.seeding import derive_seed
+from segbench.search.refused import is_refused_proposal, num_on_top
 from segbench.search.rungs import is_audited, stopper_for
 from segbench.search.study import Study
 from segbench.search.warm_start import WarmStart, place
 from segbench.spec.schema import SweepSpec
 from segbench.spec.space import Space, baseline_params, build_config
-
-MAX_REFUSED_SHARE = 10
-"""At most so many times ``budget.trials`` refused configurations come on top of the budget."""
-
-
-def num_on_top(num_refused: int, budget: int) -> int:
-    """Return how many trials come on top of ``budget.trials`` for those that broke a requirement untrained."""
-    return min(num_refused, MAX_REFUSED_SHARE * budget)
 
 
 def _no_costs(config: Mapping[str, Any]) -> Params:
@@ -201,11 +194,6 @@ class SearchPolicy:
             problem=problem,
             costs=costs,
         )
-
-
-def is_refused_proposal(assignment: Assignment) -> bool:
-    """Whether a trial was proposed by the search and broke a requirement untrained."""
-    return assignment.origin == "search" and assignment.is_refused
 
 
 def _key(point: Params) -> str:

@@ -14,7 +14,7 @@ from segbench.core.paths import SweepPaths
 from segbench.core.records import Assignment, Params
 from segbench.final.retrain import plan_retraining, plan_tests
 from segbench.final.selection import select_finalists
-from segbench.search.policy import is_refused_proposal, num_on_top
+from segbench.search.refused import is_refused_proposal, num_on_top
 from segbench.spec.load import LoadedSpec
 from segbench.spec.plan import plan_sweep
 from segbench.spec.schema import SweepSpec

@@ -11,8 +11,9 @@ from segbench.core.objectives import Requirement, parse_requirement, violation
 from segbench.core.records import Assignment, Cause, Decision, EpochRecord, EpochReport, TrialRecord, TrialState
 from segbench.final.selection import rank_trials, select_finalists
 from segbench.search.observations import Outcome, observe
-from segbench.search.policy import MAX_REFUSED_SHARE, SearchPolicy, num_on_top
+from segbench.search.policy import SearchPolicy
 from segbench.search.queue import LedgerQueue
+from segbench.search.refused import MAX_REFUSED_SHARE, num_on_top
 from segbench.spec.load import LoadedSpec, spec_from
 
 SPEC = {

@@ -72,7 +72,7 @@ def test_the_peak_stays_below_the_plan(retrain: str, tmp_path: Path) -> None:
     plan = disk_of(loaded, paths)
     with watched(paths.root) as peak:
         run(loaded, paths.root)
-    assert plan.largest_model < peak.size <= plan.peak
+    assert plan.largest_model / 2 < peak.size <= plan.peak
     assert size(paths.root) <= plan.kept + plan.tests + 1e6
     assert not list(paths.root.glob("trials/*/*/last"))
     models = sorted(paths.root.glob("models/*/model.safetensors"))

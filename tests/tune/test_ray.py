@@ -41,7 +41,7 @@ def test_one_worker_on_ray_decides_like_the_sequential_executor(tmp_path: Path) 
 def test_one_worker_on_ray_promotes_like_the_sequential_executor(tmp_path: Path) -> None:
     """A trial that waits and goes on is two trials for Tune; its state passes from one to the other."""
     overrides = ["scheduler.type=asha-promote", "scheduler.reduction_factor=2"]
-    loaded = synthetic(tmp_path, trials=20, overrides=overrides)
+    loaded = synthetic(tmp_path, trials=40, overrides=overrides)
     expected = run(loaded, tmp_path / "local", local)
     actual = run(loaded, tmp_path / "ray", on_ray(loaded, tmp_path / "ray"))
     assert decisions(actual) == decisions(expected)

@@ -187,7 +187,7 @@ def shifted(centre: float, ceiling: float, slope: float) -> TrainFunction:
 
 
 @pytest.mark.slow
-def test_the_order_of_an_easier_task_with_its_best_elsewhere_harms_less_than_its_scores(tmp_path: Path) -> None:
+def test_an_easier_task_with_its_best_elsewhere_does_little_harm(tmp_path: Path) -> None:
     def best(out: str, seed: int, trials: int, task: TrainFunction, prior: Sequence[object] = ()) -> float:
         content = {
             "name": "shifted",
@@ -207,13 +207,15 @@ def test_the_order_of_an_easier_task_with_its_best_elsewhere_harms_less_than_its
         return result.best.score
 
     easy, hard = shifted(-1.6, 0.95, 0.1), shifted(-3.0, 0.7, 0.15)
-    regret = {"by score": 0.0, "by rank": 0.0}
-    for seed in range(3):
+    regret = {"by score": 0.0, "by rank": 0.0, "none": 0.0}
+    for seed in range(6):
         old = str(tmp_path / f"old-{seed}")
         best(old, seed, 30, easy)
-        for name, prior in (("by score", old), ("by rank", {"path": old, "by_rank": True})):
-            regret[name] += 0.7 - best(f"{name}-{seed}", 100 + seed, 25, hard, [prior])
-    assert regret["by rank"] < 0.6 * regret["by score"]
+        priors: dict[str, list[object]] = {"by score": [old], "by rank": [{"path": old, "by_rank": True}], "none": []}
+        for name, prior in priors.items():
+            regret[name] += 0.7 - best(f"{name}-{seed}", 100 + seed, 25, hard, prior)
+    assert regret["by rank"] < 1.25 * regret["none"]
+    assert regret["by score"] < 1.25 * regret["none"]
 
 
 DATA = """
